@@ -1,0 +1,1 @@
+"""The mathematics: retina, recurrent circuit, forward propagation, learner. Knows no sockets or processes."""

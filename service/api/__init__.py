@@ -1,0 +1,1 @@
+"""The HTTP interface: one file per resource. Reads the records; never touches the learner."""

@@ -1,0 +1,96 @@
+"""The database under a data directory: ``rjepa.db`` (SQLite, WAL, synchronous=FULL).
+
+One table, ``journal``, holds everything that changes the learner, in the one order that counts
+(``journal.id``): fixations, fixations reported lost, and commands. All else hangs on that id. Only the
+worker writes; the HTTP interface reads, in short transactions by id.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+TRIVIAL_ERRORS = (
+    "copy_last",
+    "running_mean",
+    "ar1",
+    "carry_mean",
+    "carry_ar1",
+    "carry_mean_recent",
+    "carry_ar1_recent",
+    "carry_scene",
+)
+"""The trivial predictors whose error every record carries, as columns ``trivial_<name>``."""
+
+DDL = f"""
+CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline
+    key TEXT PRIMARY KEY, value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE streams (              -- a stream's place on the wire; outlives DELETE (next_seq stays)
+    name TEXT PRIMARY KEY,
+    created REAL NOT NULL,          -- unix s
+    epoch INTEGER NOT NULL,         -- of the present owner
+    next_seq INTEGER NOT NULL,      -- first seq not yet durable
+    learned_seq INTEGER NOT NULL DEFAULT -1,  -- highest seq with a record
+    learned INTEGER NOT NULL DEFAULT 0,       -- fixations learned (records without skipped)
+    padded INTEGER NOT NULL DEFAULT 0,        -- fixations whose patch was padded
+    frame_deg_assumed INTEGER NOT NULL DEFAULT 0,  -- fixations without frame_deg
+    last_time REAL                  -- arrival of the newest fixation, unix s
+) WITHOUT ROWID;
+
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,             -- arrival, unix s
+    kind TEXT NOT NULL CHECK (kind IN ('fixation', 'lost', 'command')),
+    stream TEXT,                    -- null for a command about the whole learner
+    seq INTEGER,                    -- null for commands
+    body TEXT NOT NULL,             -- fixation: the message's JSON; command: name and arguments; lost: empty object
+    digest BLOB,                    -- fixation: wire.digest, kept for ever
+    result TEXT                     -- command: the JSON it was answered with, once applied
+);
+CREATE UNIQUE INDEX journal_stream_seq ON journal (stream, seq) WHERE seq IS NOT NULL;
+
+CREATE TABLE patches (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);   -- frame 3 as it came
+CREATE TABLE features (id INTEGER PRIMARY KEY, z BLOB NOT NULL);      -- float32 little-endian, m numbers
+
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,         -- journal.id
+    stream TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    time REAL NOT NULL,             -- arrival, unix s
+    onset REAL, duration REAL,      -- s, source clock; null for lost
+    gaze_x REAL, gaze_y REAL,
+    position INTEGER,               -- in the sequence, from 0
+    sequence_id TEXT,
+    prediction_error REAL,
+    {", ".join(f"trivial_{name} REAL" for name in TRIVIAL_ERRORS)},
+    effective_rank REAL,
+    update_norm REAL,
+    latency_ms REAL,                -- arrival to learned
+    skipped TEXT CHECK (skipped IN ('lost', 'refused', 'quarantined', 'repeat')),
+    timeline INTEGER NOT NULL,
+    embedding BLOB                  -- float32 little-endian, q numbers; null where there is none
+);
+CREATE INDEX records_stream_seq ON records (stream, seq);
+
+CREATE TABLE timelines (            -- 0 is the first; a restore begins another
+    id INTEGER PRIMARY KEY,
+    created REAL NOT NULL,
+    parent INTEGER,                 -- timeline of the restored checkpoint
+    checkpoint TEXT,                -- the restored checkpoint's id
+    fork INTEGER,                   -- last journal.id that checkpoint had learned
+    start INTEGER NOT NULL          -- journal.id of the restore; 0 for the first
+);
+
+CREATE TABLE alarms (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    kind TEXT NOT NULL,             -- data_lost, refused, quarantined, checkpoint_failed, ...
+    stream TEXT,
+    detail TEXT NOT NULL
+);
+
+CREATE TABLE attempts (             -- crashes at one journal entry, for the quarantine
+    id INTEGER PRIMARY KEY, count INTEGER NOT NULL
+);
+"""
