@@ -7,14 +7,18 @@ wrong key is an error in each of the three.
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -23,6 +27,8 @@ from pydantic_settings import (
 from service.errors import SettingsError
 
 ENV_PREFIX = "RJEPA_"
+OTHER_PREFIXES = ("RJEPA_STREAM_", "RJEPA_SPOOL", "RJEPA_TEST_", "RJEPA_BUILD_")
+"""Environment variables of the clients, the tests and the images: not settings of ours, left alone."""
 WEIGHTS_HELP = "simsiam=PATH | torchvision=NAME | file=PATH | random"
 
 
@@ -94,6 +100,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no HOST:PORT like 127.0.0.1:8000")
         return value
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing is read behind the caller's back: :func:`load_settings` merges the sources."""
+        return (init_settings,)
+
     @property
     def access_folder(self) -> Path:
         """Folder of CURVE keys and tokens."""
@@ -106,7 +124,77 @@ def load_settings(argv: list[str], command: str) -> Settings:
     Raises :class:`SettingsError` (one line: which key, what was wrong) for a wrong key or value from any
     source. ``--help`` prints the options and exits.
     """
-    raise NotImplementedError
+    parser = _Parser(
+        prog=f"rjepa {command}",
+        allow_abbrev=False,
+        epilog=f"Every option is also an environment variable ({ENV_PREFIX}DATA_DIR for --data-dir) and a key of the "
+        "TOML file (data_dir); a flag goes before the environment, that before the file.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings by name")
+    _refuse_unknown_environment(os.environ)
+    flags = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser, cli_parse_args=argv)
+    config = _config_file(argv)
+    layers = {"option": dict(flags()), "environment": _environment(), "file": config}
+    merged = layers["file"] | layers["environment"] | layers["option"]
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, layers)) from None
 
 
-_ = (os, CliSettingsSource, PydanticBaseSettingsSource, TomlConfigSettingsSource, SettingsError)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see {self.prog} --help")
+
+
+def _environment() -> dict[str, Any]:
+    return dict(EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_ignore_empty=True)())
+
+
+def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
+    known = {f"{ENV_PREFIX}{name}".upper() for name in (*Settings.model_fields, "config")}
+    for name in sorted(environment):
+        if not name.upper().startswith(ENV_PREFIX) or name.upper() in known:
+            continue
+        if not name.upper().startswith(OTHER_PREFIXES):
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            raise SettingsError(
+                f"environment variable {name} is no setting{f', did you mean {close[0]}' if close else ''}; "
+                "unset it or see --help for the names"
+            )
+
+
+def _config_file(argv: list[str]) -> dict[str, Any]:
+    """What the TOML file says; nothing where none is named."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", default=os.environ.get(f"{ENV_PREFIX}CONFIG"))
+    named = finder.parse_known_args(argv)[0].config
+    if not named:
+        return {}
+    path = Path(named)
+    if not path.is_file():
+        raise SettingsError(f"--config {path}: no such file")
+    try:
+        found: dict[str, Any] = TomlConfigSettingsSource(Settings, toml_file=path).toml_data
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"--config {path}: not readable as TOML: {error}") from None
+    for name in found:
+        if name not in Settings.model_fields:
+            close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = f", did you mean {close[0]}" if close else ""
+            raise SettingsError(f"--config {path}: {name} is no setting{hint}; see --help for the names")
+    return found
+
+
+def _explain(error: ValidationError, layers: dict[str, dict[str, Any]]) -> str:
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    source = next((source for source, values in layers.items() if name in values), "option")
+    spelled = {
+        "option": f"--{name.replace('_', '-')}",
+        "environment": f"environment variable {ENV_PREFIX}{name.upper()}",
+        "file": f"key {name} of the file named by --config",
+    }[source]
+    return f"{spelled}: {first['msg'].removeprefix('Value error, ')} (got {str(first['input'])[:80]!r})"
