@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import ROOT
 
 ROOMS = ("clients", "model", "service")
-SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")) + [ROOT / "rjepa.py"]
+SOURCES = [*sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")), ROOT / "rjepa.py"]
 MAY_KNOW = {
     "clients": {"clients"},
     "model": {"model"},
