@@ -1,8 +1,9 @@
 """The database under a data directory: ``rjepa.db`` (SQLite, WAL, synchronous=FULL).
 
 One table, ``journal``, holds everything that changes the learner, in the one order that counts
-(``journal.id``): fixations, fixations reported lost, and commands. All else hangs on that id. Only the
-worker writes; the HTTP interface reads, in short transactions by id.
+(``journal.id``): fixations, fixations reported lost, and commands. All else hangs on that id: what is
+at or below ``meta.learned_id`` was learned and has its record or its result. Only the worker writes; the
+HTTP interface reads, in short transactions by id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TRIVIAL_ERRORS = (
 """The trivial predictors whose error every record carries, as columns ``trivial_<name>``."""
 
 DDL = f"""
-CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline
+CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline, learned_id
     key TEXT PRIMARY KEY, value TEXT NOT NULL
 ) WITHOUT ROWID;
 
@@ -90,7 +91,7 @@ CREATE TABLE alarms (
     detail TEXT NOT NULL
 );
 
-CREATE TABLE attempts (             -- crashes at one journal entry, for the quarantine
+CREATE TABLE attempts (             -- crashes at one journal entry; from the third on it is quarantined, for ever
     id INTEGER PRIMARY KEY, count INTEGER NOT NULL
 );
 """

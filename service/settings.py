@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     gates: Literal["two-point", "modular", "dense"] | None = None
     """Connectivity of the gates; without it, the preset's."""
     calibrate: str = "synthetic"
-    """What a new model's whitening is fitted on: synthetic, or the PATH of a video or a folder of videos or pictures."""
+    """What a new model's whitening is fitted on: synthetic, or PATH, a video or a folder of videos or pictures."""
     checkpoint_every: Annotated[float, Field(ge=1.0)] = 60.0
     """Seconds between checkpoints."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 5

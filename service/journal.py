@@ -1,0 +1,353 @@
+"""The journal: what everything else is derived from, in the one order that counts.
+
+Every method that writes is one transaction: durable when it returned, nothing of it there if it raised
+(:class:`~service.errors.StorageFull`, :class:`~service.errors.StorageFailed`). Safe from any thread.
+
+    ingest      claim, append            a stream's epoch; fixations with their patches and the streams' cursors
+    control     append_command           what changes the learner beside fixations
+    learning    put_features             z, before the first step that uses it
+                put_turn                 records, results of commands, alarms and the learned cursor together
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import records
+from service.errors import StorageFailed
+from service.records import Record
+from service.storage import Database
+
+ALARMS_KEPT = 10_000
+_FIXATION = (
+    "INSERT INTO journal (time, kind, stream, seq, body, digest) VALUES (?, 'fixation', ?, ?, ?, ?) RETURNING id"
+)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A fixation that ingest has found good. ``body`` is the message's JSON, ``patch`` frame 3 as it came."""
+
+    stream: str
+    seq: int
+    time_s: float
+    body: str
+    digest: bytes
+    patch: bytes
+    padded: bool
+    frame_deg_assumed: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal. ``z`` is float32 (m,), None until the retina has seen the patch."""
+
+    id: int
+    time_s: float
+    kind: str
+    stream: str | None
+    seq: int | None
+    body: dict[str, Any]
+    z: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class StreamCursor:
+    """A stream's place on the wire."""
+
+    name: str
+    epoch: int
+    next_seq: int
+    learned_seq: int
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something the operator should know. ``kind`` as in the table of alarms in the documentation."""
+
+    kind: str
+    detail: str
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A restore: from journal id ``start`` on, the learner goes on from ``checkpoint``, which had learned ``fork``."""
+
+    id: int
+    created_s: float
+    parent: int
+    checkpoint: str
+    fork: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A stream was deleted by the command ``id``: what came before it goes."""
+
+    id: int
+    stream: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the command ``id`` came to."""
+
+    id: int
+    value: dict[str, Any]
+
+
+@dataclass
+class Turn:
+    """What one turn of the learning loop makes durable together; ``writes`` in the order they happened."""
+
+    learned_id: int
+    writes: list[Record | Forget | Result | Timeline] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+
+
+class Journal:
+    """The write side of ``rjepa.db``, and the reads the worker needs; see the module's table."""
+
+    def __init__(self, path: Path, *, before_commit: Callable[[str], None] | None = None) -> None:
+        self.path = path
+        self._database = Database(path, before_commit=before_commit)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()
+
+    # Ingest.
+
+    def append(self, batch: Sequence[Admitted]) -> None:
+        """Append fixations, each the next of its stream, and move the streams' cursors."""
+        with self._database.write("fixations") as connection:
+            for fixation in batch:
+                moved = connection.execute(
+                    "UPDATE streams SET next_seq = next_seq + 1, last_time = ?, padded = padded + ?,"
+                    " frame_deg_assumed = frame_deg_assumed + ? WHERE name = ? AND next_seq = ?",
+                    (
+                        fixation.time_s,
+                        fixation.padded,
+                        fixation.frame_deg_assumed,
+                        fixation.stream,
+                        fixation.seq,
+                    ),
+                )
+                if moved.rowcount != 1:
+                    raise sqlite3.IntegrityError(f"seq {fixation.seq} of {fixation.stream} is not its next")
+                row = (fixation.time_s, fixation.stream, fixation.seq, fixation.body, fixation.digest)
+                (entry,) = connection.execute(_FIXATION, row).fetchone()
+                connection.execute("INSERT INTO patches (id, bytes) VALUES (?, ?)", (entry, fixation.patch))
+
+    def claim(
+        self, stream: str, epoch: int, time_s: float, *, lost: range = range(0), alarm: Alarm | None = None
+    ) -> None:
+        """Make a stream's epoch durable, with the gap that was found at the same time, if any.
+
+        ``lost`` are the seqs nobody has any more, beginning at the stream's next: each becomes an entry.
+        """
+        with self._database.write("epoch") as connection:
+            connection.execute(
+                "INSERT INTO streams (name, created, epoch, next_seq) VALUES (?, ?, ?, 0)"
+                " ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch",
+                (stream, time_s, epoch),
+            )
+            if lost:
+                connection.executemany(
+                    "INSERT INTO journal (time, kind, stream, seq, body) VALUES (?, 'lost', ?, ?, '{}')",
+                    ((time_s, stream, seq) for seq in lost),
+                )
+                connection.execute("UPDATE streams SET next_seq = ? WHERE name = ?", (lost.stop, stream))
+            _write_alarms(connection, time_s, [alarm] if alarm else [])
+
+    # Control.
+
+    def append_command(self, name: str, stream: str | None, arguments: dict[str, Any], time_s: float) -> int:
+        """Append a command; its journal id."""
+        body = json.dumps({"name": name, "arguments": arguments})
+        with self._database.write("command") as connection:
+            row = connection.execute(
+                "INSERT INTO journal (time, kind, stream, body) VALUES (?, 'command', ?, ?) RETURNING id",
+                (time_s, stream, body),
+            ).fetchone()
+            return int(row[0])
+
+    # Learning.
+
+    def put_features(self, features: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
+        """Keep z (float32, m) by journal id."""
+        with self._database.write("features") as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO features (id, z) VALUES (?, ?)",
+                ((entry, records.pack(z)) for entry, z in features),
+            )
+
+    def put_turn(self, turn: Turn, time_s: float) -> None:
+        """Everything a turn of the learning loop came to, and the learned cursor."""
+        with self._database.write("records") as connection:
+            for write in turn.writes:
+                if isinstance(write, Record):
+                    _write_record(connection, write)
+                elif isinstance(write, Forget):
+                    _forget(connection, write)
+                elif isinstance(write, Result):
+                    _write_result(connection, write)
+                else:
+                    _write_timeline(connection, write)
+            _write_alarms(connection, time_s, turn.alarms)
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'learned_id'", (str(turn.learned_id),))
+            connection.execute("DELETE FROM attempts WHERE id <= ? AND count < 3", (turn.learned_id,))
+
+    def put_result(self, result: Result) -> None:
+        """The result of a command that was finished after its turn."""
+        with self._database.write("result") as connection:
+            _write_result(connection, result)
+
+    def put_alarm(self, alarm: Alarm, time_s: float) -> None:
+        """One alarm by itself."""
+        with self._database.write("alarm") as connection:
+            _write_alarms(connection, time_s, [alarm])
+
+    def put_meta(self, key: str, value: str) -> None:
+        """Set one key of ``meta``."""
+        with self._database.write("meta") as connection:
+            connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
+
+    def count_crash(self, entry: int) -> int:
+        """A process died while it learned ``entry``: count it; the count so far."""
+        with self._database.write("attempts") as connection:
+            row = connection.execute(
+                "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1 RETURNING count",
+                (entry,),
+            ).fetchone()
+            return int(row[0])
+
+    # Reading, for the worker's own threads.
+
+    def meta(self, key: str) -> str | None:
+        """One value of ``meta``."""
+        row = self._read("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def learned_id(self) -> int:
+        """The last journal id whose record or result is durable; 0 before the first."""
+        return int(self.meta("learned_id") or 0)
+
+    def timeline(self) -> int:
+        """The present timeline."""
+        return int(self.meta("timeline") or 0)
+
+    def last_id(self) -> int:
+        """The newest journal id; 0 when there is none."""
+        return int(self._read("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0])
+
+    def cursors(self) -> list[StreamCursor]:
+        """Every stream's place."""
+        rows = self._read("SELECT name, epoch, next_seq, learned_seq FROM streams ORDER BY name")
+        return [StreamCursor(*row) for row in rows]
+
+    def digest(self, stream: str, seq: int) -> bytes | None:
+        """The digest of a held fixation; None where the seq is not held, or was reported lost."""
+        row = self._read("SELECT digest FROM journal WHERE stream = ? AND seq = ?", (stream, seq)).fetchone()
+        return None if row is None else row[0]
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """The next entries after a journal id, at most ``limit``."""
+        rows = self._read(
+            "SELECT journal.id, time, kind, stream, seq, body, z FROM journal LEFT JOIN features USING (id)"
+            " WHERE journal.id > ? ORDER BY journal.id LIMIT ?",
+            (after, limit),
+        )
+        return [
+            Entry(entry, time_s, kind, stream, seq, json.loads(body), None if z is None else records.numbers(z))
+            for entry, time_s, kind, stream, seq, body, z in rows
+        ]
+
+    def patch(self, entry: int) -> bytes | None:
+        """Frame 3 of a fixation, while it is kept."""
+        row = self._read("SELECT bytes FROM patches WHERE id = ?", (entry,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def waiting(self) -> tuple[int, float | None]:
+        """How many fixations are not learned yet, and when the oldest of them came (unix s)."""
+        count, oldest = self._read(
+            "SELECT count(*), min(time) FROM journal WHERE id > ? AND kind = 'fixation'", (self.learned_id(),)
+        ).fetchone()
+        return int(count), oldest
+
+    def quarantined(self) -> set[int]:
+        """Entries at which the process died three times."""
+        return {int(row[0]) for row in self._read("SELECT id FROM attempts WHERE count >= 3")}
+
+    def timeline_ids(self) -> list[int]:
+        """The present timeline and its ancestors, newest first."""
+        parents = dict(self._read("SELECT id, parent FROM timelines").fetchall())
+        chain: list[int] = []
+        at: int | None = self.timeline()
+        while at is not None and at not in chain:
+            chain.append(at)
+            at = parents.get(at)
+        return chain
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"{self.path} could not be read: {error}") from error
+
+
+def _write_record(connection: sqlite3.Connection, record: Record) -> None:
+    connection.execute(records.INSERT, record.row())
+    connection.execute(
+        "UPDATE streams SET learned_seq = max(learned_seq, ?), learned = learned + ? WHERE name = ?",
+        (record.seq, record.skipped is None, record.stream),
+    )
+
+
+def _forget(connection: sqlite3.Connection, forget: Forget) -> None:
+    before = (forget.stream, forget.id)
+    connection.execute(
+        "DELETE FROM patches WHERE id IN (SELECT id FROM journal WHERE stream = ? AND seq IS NOT NULL AND id < ?)",
+        before,
+    )
+    connection.execute("DELETE FROM records WHERE stream = ? AND id < ?", before)
+    connection.execute("DELETE FROM alarms WHERE stream = ?", (forget.stream,))
+    connection.execute(
+        "UPDATE streams SET learned = 0, padded = 0, frame_deg_assumed = 0 WHERE name = ?", (forget.stream,)
+    )
+
+
+def _write_result(connection: sqlite3.Connection, result: Result) -> None:
+    connection.execute("UPDATE journal SET result = ? WHERE id = ?", (json.dumps(result.value), result.id))
+
+
+def _write_timeline(connection: sqlite3.Connection, timeline: Timeline) -> None:
+    connection.execute(
+        "INSERT INTO timelines (id, created, parent, checkpoint, fork, start) VALUES (?, ?, ?, ?, ?, ?)",
+        (timeline.id, timeline.created_s, timeline.parent, timeline.checkpoint, timeline.fork, timeline.start),
+    )
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'timeline'", (str(timeline.id),))
+
+
+def _write_alarms(connection: sqlite3.Connection, time_s: float, alarms: Iterable[Alarm]) -> None:
+    for alarm in alarms:
+        connection.execute(
+            "INSERT INTO alarms (time, kind, stream, detail) VALUES (?, ?, ?, ?)",
+            (time_s, alarm.kind, alarm.stream, alarm.detail),
+        )
+        connection.execute(
+            "DELETE FROM alarms WHERE id <= (SELECT max(id) FROM alarms) - ?",
+            (ALARMS_KEPT,),
+        )

@@ -1,0 +1,179 @@
+"""The database file itself: connections, transactions, and what to call it when the disk says no.
+
+WAL and ``synchronous=FULL``: a commit that returned is on the disk. Every thread has its own connection;
+one lock for the whole process lets one transaction write at a time, so a writer never waits inside SQLite.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.errors import DirectoryRefused, StorageFailed, StorageFull
+from service.schema import DDL, SCHEMA_VERSION
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a write waits for another process that holds the file, a backup say."""
+WAL_LIMIT_BYTES = 64 << 20
+LITTLE_ROOM_BYTES = 1 << 20
+"""An input/output error on a disk with less room than this is called a full disk."""
+
+
+class Database:
+    """``rjepa.db``, opened for writing; made if it is not there.
+
+    ``before_commit`` is called with the name of a transaction when all is written and nothing committed; what it
+    raises ends the transaction as a failing disk would. Raises :class:`DirectoryRefused` when the file is no
+    database of ours, of another schema version, or on a file system without shared memory.
+    """
+
+    def __init__(self, path: Path, *, before_commit: Callable[[str], None] | None = None) -> None:
+        self.path = path
+        self._before_commit = before_commit
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._closed = False
+        try:
+            self._check_or_make()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection, in autocommit: for reading."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            if self._closed:
+                raise StorageFailed(f"{self.path} is closed")
+            found = _connect(self.path)
+            self._local.connection = found
+            self._opened.append(found)
+        return found
+
+    @contextmanager
+    def write(self, what: str) -> Iterator[sqlite3.Connection]:
+        """One transaction, durable when the block was left; nothing of it is there if it raised.
+
+        Raises :class:`StorageFull` or :class:`StorageFailed`, with SQLite's error as the cause.
+        """
+        with self._lock:
+            try:
+                connection = self.connection
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    if self._before_commit is not None:
+                        self._before_commit(what)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except (sqlite3.Error, OSError) as error:
+                raise self._failure(what, error) from error
+
+    def close(self) -> None:
+        """Close every thread's connection; the threads must have ended or be done with theirs."""
+        with self._lock:
+            self._closed = True
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+
+    def _failure(self, what: str, error: Exception) -> StorageFailed:
+        code = getattr(error, "sqlite_errorcode", None)
+        full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and isinstance(error, (sqlite3.OperationalError, OSError)):
+            full = _room_bytes(self.path.parent) < LITTLE_ROOM_BYTES
+        if full:
+            return StorageFull(f"no room to write {what} to {self.path}: {error}; make room, it goes on by itself")
+        return StorageFailed(f"{what} could not be written to {self.path}: {error}; it is tried again")
+
+    def _check_or_make(self) -> None:
+        try:
+            connection = self.connection
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode != "wal":
+                raise DirectoryRefused(
+                    f"{self.path}: its file system can't hold a write-ahead log (journal mode {mode}); "
+                    "put the data directory on a local disk"
+                )
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                self._make(connection)
+            elif "meta" not in tables:
+                raise DirectoryRefused(f"{self.path} is a database of something else; choose another data directory")
+            else:
+                self._check_version(connection)
+        except (sqlite3.Error, OSError) as error:
+            raise DirectoryRefused(
+                f"{self.path} can't be opened: {error}; restore it from a backup or name another data directory"
+            ) from error
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        start = f"INSERT INTO timelines (id, created, start) VALUES (0, {time.time()!r}, 0);"
+        meta = (
+            f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'), ('timeline', '0'), ('learned_id', '0');"
+        )
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {DDL} {meta} {start} COMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        sync_folder(self.path.parent)
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        found = row[0] if row else "none"
+        if found != str(SCHEMA_VERSION):
+            raise DirectoryRefused(
+                f"{self.path} has schema version {found}, this program writes {SCHEMA_VERSION}; "
+                "use the program's version that made it, or another data directory"
+            )
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can't write, for another process or thread; rows by name.
+
+    Raises :class:`DirectoryRefused` when there is no database yet.
+    """
+    if not path.is_file():
+        raise DirectoryRefused(f"{path}: there is no such database; a worker makes it when it starts")
+    connection = _connect(path)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Closed by another thread than its own at the end, hence check_same_thread=False.
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+    return connection
+
+
+def _room_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return LITTLE_ROOM_BYTES
