@@ -73,6 +73,7 @@ CREATE TABLE records (
     embedding BLOB                  -- float32 little-endian, q numbers; null where there is none
 );
 CREATE INDEX records_stream_seq ON records (stream, seq);
+CREATE INDEX records_skipped ON records (stream, skipped) WHERE skipped IS NOT NULL;   -- counts by reason
 
 CREATE TABLE timelines (            -- 0 is the first; a restore begins another
     id INTEGER PRIMARY KEY,

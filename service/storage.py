@@ -149,7 +149,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise DirectoryRefused(f"{path}: there is no such database; a worker makes it when it starts")
-    connection = _connect(path)
+    # mode=ro: closing the last connection after a crash leaves the log as the worker will want to find it.
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA query_only=ON")
     return connection
