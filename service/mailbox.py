@@ -17,18 +17,22 @@ class Mailbox(Generic[T]):
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._closed = False
 
     def fileno(self) -> int:
         """Readable when something lies in the box."""
         return self._reader.fileno()
 
     def put(self, item: T) -> None:
-        """Leave ``item`` and wake the reader."""
+        """Leave ``item`` and wake the reader; nothing happens once the box is closed."""
         self._items.append(item)
         try:
             self._writer.send(b"!")
         except BlockingIOError:
             return  # the pipe is full of wake-ups: the reader will come anyway
+        except OSError:
+            if not self._closed:
+                raise
 
     def take(self) -> list[T]:
         """Everything in the box, oldest first."""
@@ -44,5 +48,6 @@ class Mailbox(Generic[T]):
 
     def close(self) -> None:
         """Give the descriptors back."""
+        self._closed = True
         self._reader.close()
         self._writer.close()
