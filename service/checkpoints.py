@@ -1,0 +1,320 @@
+"""Checkpoints: the whole learner at one journal id, in a folder of its own.
+
+``checkpoints/<id>/learner.safetensors`` and ``manifest.json``, which holds the other's sha256 and its own. A
+checkpoint is there completely or not at all: written under a temporary name, synced, renamed, the folder synced.
+Journal ids only grow, through restores too, so they order all checkpoints of all timelines.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+
+from clients.wire import ID_PATTERN
+from model import snapshot as snapshots
+from model.errors import ModelError
+from model.snapshot import Snapshot
+from service.errors import CheckpointBad, RequestRefused, StorageFailed, StorageFull
+from service.storage import sync_folder
+
+LEARNER = "learner.safetensors"
+MANIFEST = "manifest.json"
+_ID = re.compile(ID_PATTERN)
+
+
+class SequenceState(BaseModel):
+    """Of one stream: the id its present sequence was marked with, and whether its sequences are marked at all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = None
+    marked: bool = False
+
+
+class Manifest(BaseModel):
+    """``manifest.json``. ``journal``: last journal id learned; ``cursors``: of each stream the next seq to learn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    id: str
+    created: float
+    label: str | None
+    pinned: bool
+    timeline: int
+    parent: str | None
+    journal: int
+    cursors: dict[str, int]
+    sequences: dict[str, SequenceState]
+    identity: dict[str, Any]
+    device: str
+    torch_version: str
+    size_bytes: int
+    sha256: str
+
+    def json_object(self) -> dict[str, Any]:
+        """The checkpoint as HTTP tells it."""
+        told = ("id", "created", "label", "pinned", "size_bytes", "sha256", "timeline", "parent", "cursors")
+        return self.model_dump(include=set(told))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the journal a snapshot was taken, and what it is to be called."""
+
+    journal: int
+    timeline: int
+    cursors: dict[str, int]
+    sequences: dict[str, SequenceState]
+    label: str | None = None
+    pinned: bool = False
+    parent: str | None = None
+    created: float = field(default_factory=time.time)
+
+
+class Checkpoints:
+    """The folder of checkpoints. Safe from several threads of one process; other processes may read.
+
+    ``fault`` is called with ``write``, ``sync``, ``rename`` and ``done`` as :meth:`write` gets there.
+    """
+
+    def __init__(self, folder: Path, *, fault: Callable[[str], None] = lambda point: None) -> None:
+        self.folder = folder
+        self._fault = fault
+        self._lock = threading.RLock()
+
+    def list(self) -> list[Manifest]:
+        """Every checkpoint whose manifest can be read, oldest first; the parameters are not looked at."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(self.manifest(name))
+            except (CheckpointBad, RequestRefused):
+                continue
+        return sorted(found, key=lambda manifest: (manifest.journal, manifest.created, manifest.id))
+
+    def unreadable(self) -> builtins.list[str]:
+        """Folders whose manifest can't be read: what is wrong with each."""
+        wrong = []
+        for name in self._names():
+            try:
+                self.manifest(name)
+            except CheckpointBad as error:
+                wrong.append(str(error))
+            except RequestRefused:
+                continue  # deleted meanwhile
+        return wrong
+
+    def manifest(self, checkpoint: str) -> Manifest:
+        """The manifest of one checkpoint. Raises :class:`RequestRefused` (404) or :class:`CheckpointBad`."""
+        folder = self._known(checkpoint)
+        try:
+            body = json.loads((folder / MANIFEST).read_bytes())
+            told = body.pop("manifest_sha256")
+            if _digest_of(body) != told:
+                raise CheckpointBad(f"checkpoint {checkpoint}: its manifest does not match its own sha256")
+            manifest = Manifest.model_validate(body)
+        except FileNotFoundError:
+            raise CheckpointBad(f"checkpoint {checkpoint} has no {MANIFEST}") from None
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+            raise CheckpointBad(f"checkpoint {checkpoint}: {MANIFEST} can't be read: {_first_line(error)}") from None
+        if manifest.id != checkpoint:
+            raise CheckpointBad(f"checkpoint {checkpoint}: its manifest is of {manifest.id}")
+        return manifest
+
+    def path(self, checkpoint: str) -> Path:
+        """The safetensors file of a checkpoint. Raises as :meth:`manifest`."""
+        self.manifest(checkpoint)
+        return self.folder / checkpoint / LEARNER
+
+    def read(self, checkpoint: str) -> tuple[Manifest, Snapshot]:
+        """A checkpoint, its sha256 verified. Raises :class:`RequestRefused` (404) or :class:`CheckpointBad`."""
+        with self._lock:
+            manifest = self.verified(checkpoint)
+            try:
+                return manifest, snapshots.read(self.folder / checkpoint / LEARNER)
+            except (ModelError, OSError) as error:
+                raise CheckpointBad(f"checkpoint {checkpoint} can't be read: {_first_line(error)}") from None
+
+    def verified(self, checkpoint: str) -> Manifest:
+        """The manifest, if the parameters are what it says. Raises as :meth:`read`."""
+        manifest = self.manifest(checkpoint)
+        try:
+            with (self.folder / checkpoint / LEARNER).open("rb") as file:
+                found = _sha256(file)
+        except OSError as error:
+            raise CheckpointBad(f"checkpoint {checkpoint}: {LEARNER}: {error.strerror}") from None
+        if found != manifest.sha256:
+            raise CheckpointBad(f"checkpoint {checkpoint}: {LEARNER} has sha256 {found[:12]}..., not what was written")
+        return manifest
+
+    def write(self, snapshot: Snapshot, place: Place, identity: dict[str, Any], device: str) -> Manifest:
+        """Write a checkpoint; durable when this returns. Raises :class:`StorageFull` or :class:`StorageFailed`."""
+        with self._lock, _disk_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            name = self._new_id(place)
+            part = self.folder / f".part-{name}"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            try:
+                manifest = self._fill(part, name, snapshot, place, identity, device)
+                self._fault("rename")
+                part.rename(self.folder / name)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            sync_folder(self.folder)
+            self._fault("done")
+            return manifest
+
+    def delete(self, checkpoint: str) -> None:
+        """Delete a checkpoint. Raises :class:`RequestRefused` (404), :class:`StorageFailed`."""
+        with self._lock:
+            folder = self._known(checkpoint)
+            gone = self.folder / f".gone-{checkpoint}"
+            with _disk_errors(self.folder):
+                folder.rename(gone)
+                sync_folder(self.folder)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def clean(self, timelines: set[int]) -> None:
+        """Remove what a crash left half written, and checkpoints of a timeline that never came to be."""
+        with self._lock:
+            if not self.folder.is_dir():
+                return
+            for entry in self.folder.iterdir():
+                if entry.name.startswith((".part-", ".gone-")):
+                    shutil.rmtree(entry, ignore_errors=True)
+            for manifest in self.list():
+                if manifest.timeline not in timelines:
+                    self.delete(manifest.id)
+
+    def prune(self, keep: int, timeline: int) -> builtins.list[str]:
+        """Delete all but the newest ``keep`` unpinned ones, the first of each hour, the pinned, and the last good one.
+
+        The last good one is the newest of ``timeline`` whose parameters are verified. Returns what was deleted.
+        """
+        with self._lock:
+            every = self.list()
+            unpinned = [manifest for manifest in every if not manifest.pinned]
+            kept = {manifest.id for manifest in every if manifest.pinned} | {m.id for m in unpinned[-keep:]}
+            hours: dict[int, str] = {}
+            for manifest in unpinned:
+                hours.setdefault(int(manifest.created // 3600), manifest.id)
+            good = self.last_good(timeline)
+            kept |= set(hours.values()) | ({good.id} if good else set())
+            doomed = [manifest.id for manifest in every if manifest.id not in kept]
+            for name in doomed:
+                self.delete(name)
+            return doomed
+
+    def last_good(self, timeline: int, *, but: str | None = None) -> Manifest | None:
+        """The newest checkpoint of a timeline whose parameters are what its manifest says; ``but`` one."""
+        for manifest in reversed(self.list()):
+            if manifest.timeline == timeline and manifest.id != but:
+                try:
+                    return self.verified(manifest.id)
+                except (CheckpointBad, RequestRefused):
+                    continue
+        return None
+
+    def _fill(
+        self, part: Path, name: str, snapshot: Snapshot, place: Place, identity: dict[str, Any], device: str
+    ) -> Manifest:
+        learner = part / LEARNER
+        self._fault("write")
+        snapshots.write(snapshot, learner)
+        self._fault("sync")
+        _sync_file(learner)
+        with learner.open("rb") as file:
+            sha256 = _sha256(file)
+        manifest = Manifest(
+            id=name,
+            created=place.created,
+            label=place.label,
+            pinned=place.pinned,
+            timeline=place.timeline,
+            parent=place.parent,
+            journal=place.journal,
+            cursors=place.cursors,
+            sequences=place.sequences,
+            identity=identity,
+            device=device,
+            torch_version=str(torch.__version__),
+            size_bytes=learner.stat().st_size,
+            sha256=sha256,
+        )
+        body = manifest.model_dump(mode="json")
+        text = json.dumps(body | {"manifest_sha256": _digest_of(body)}, indent=1)
+        (part / MANIFEST).write_text(text)
+        _sync_file(part / MANIFEST)
+        sync_folder(part)
+        return manifest
+
+    def _new_id(self, place: Place) -> str:
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(place.created))
+        name = plain = f"{at}-{place.journal:012d}"
+        number = 1
+        while (self.folder / name).exists():
+            number += 1
+            name = f"{plain}-{number}"
+        return name
+
+    def _names(self) -> Iterator[str]:
+        if not self.folder.is_dir():
+            return
+        for entry in sorted(self.folder.iterdir()):
+            if entry.is_dir() and _ID.fullmatch(entry.name):
+                yield entry.name
+
+    def _known(self, checkpoint: str) -> Path:
+        if not _ID.fullmatch(checkpoint) or not (self.folder / checkpoint).is_dir():
+            raise RequestRefused(404, "unknown_checkpoint", f"there is no checkpoint {checkpoint[:80]!r}")
+        return self.folder / checkpoint
+
+
+def _digest_of(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower()
+        if full:
+            raise StorageFull(f"no room for a checkpoint in {folder}; make room, it is tried again") from error
+        raise StorageFailed(f"a checkpoint could not be written to {folder}: {_first_line(error)}") from error
