@@ -89,6 +89,8 @@ class RatesConfig(_Choices):
     """U."""
     predictor: Rate | None = None
     """P of ``linear`` and ``mlp``; ``rls`` has no rate."""
+    action: Rate | None = 1e-3
+    """A of the action head."""
 
 
 class LearningConfig(_Choices):
@@ -100,7 +102,7 @@ class LearningConfig(_Choices):
     credit: Literal["rfp", "one-step"] = "rfp"
     """Sensitivities carried forward, or (a control) only the last step's effect of a weight."""
     update: Literal["step", "sequence"] | EveryK = "step"
-    """Weights change at every step, every k steps of a stream, or at the end of a sequence."""
+    """Weights change at every step, every k steps of a sequence (and at its end), or only at its end."""
     losses: Literal["step", "sequence"] | EveryK = "step"
     """Which losses count: each, every k-th of a sequence, or only a sequence's last (Appendix E)."""
     warmup: Annotated[int, Field(ge=0)] = 100
@@ -110,7 +112,7 @@ class LearningConfig(_Choices):
     retraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """How far V goes back towards orthonormal; 0 never."""
     retraction_every: Annotated[int, Field(ge=1)] = 20
-    """Steps of the learner from one retraction to the next."""
+    """Updates from one retraction to the next."""
     sequence_length: Annotated[int, Field(ge=2)] | None = None
     """A sequence ends by itself after so many fixations; without it, only where it is marked."""
     repeat_threshold: Annotated[float, Field(ge=0.0, lt=2.0)] = 0.2

@@ -1,0 +1,83 @@
+"""Where the eye looks, as numbers a predictor can read: known before the next patch is looked at.
+
+    a_t = [gaze, next gaze, squares and product of each, saccade, its squares,
+           40 Gaussians (8 x 5 over the frame, sigma 2.5 degrees) at the next gaze]       54 numbers
+    near = z_t exp(-|saccade|^2 / (2 (1.5 degrees)^2))                                    m numbers
+
+All in degrees, y downwards, origin at the top left of the frame (or of the scene, where the client gives
+scene coordinates). The paper leaves actions out; these are the named choice ``predictor.action`` and
+``predictor.near``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.errors import ModelError
+
+ACTION_SIZE = 54
+_COLUMNS, _ROWS = 8, 5
+_TILE_SIGMA_DEG = 2.5
+_NEAR_SIGMA_DEG = 1.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where the eye was when it saw this.
+
+    ``gaze``: fraction of the frame, origin top left, y downwards. ``gaze_deg``: the same in degrees with
+    the same origin and axes (or in coordinates of the scene), where the client knows better than gaze times
+    ``frame_deg``, the frame's width and height in degrees. Raises :class:`ModelError` where a number is not
+    finite or the frame is empty.
+    """
+
+    gaze: tuple[float, float]
+    gaze_deg: tuple[float, float] | None = None
+    frame_deg: tuple[float, float] = (30.0, 17.0)
+
+    def __post_init__(self) -> None:
+        numbers = (*self.gaze, *(self.gaze_deg or ()), *self.frame_deg)
+        if not all(math.isfinite(number) for number in numbers) or min(self.frame_deg) <= 0.0:
+            raise ModelError(f"{self} is no place: gaze must be finite and the frame larger than nothing")
+
+    @property
+    def degrees(self) -> tuple[float, float]:
+        """The gaze in degrees from the top left."""
+        if self.gaze_deg is not None:
+            return self.gaze_deg
+        return self.gaze[0] * self.frame_deg[0], self.gaze[1] * self.frame_deg[1]
+
+
+def grid(columns: int, rows: int) -> Tensor:
+    """Centres of columns x rows tiles over a frame of 1 x 1: (columns * rows) x 2, float64, row by row."""
+    x = (torch.arange(columns, dtype=torch.float64) + 0.5) / columns
+    y = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1)
+
+
+_TILES = grid(_COLUMNS, _ROWS)
+
+
+def action(here: Look, there: Look) -> Tensor:
+    """a_t from ``here`` to ``there``: 54 numbers, float64, not yet normalised."""
+    (gx, gy), (nx, ny) = here.degrees, there.degrees
+    sx, sy = nx - gx, ny - gy
+    plain = (gx, gy, nx, ny, gx * gx, gy * gy, gx * gy, nx * nx, ny * ny, nx * ny, sx, sy, sx * sx, sy * sy)
+    offsets = _TILES * torch.tensor(there.frame_deg, dtype=torch.float64) - torch.tensor((nx, ny), dtype=torch.float64)
+    tiles = torch.exp((offsets * offsets).sum(dim=1) * (-0.5 / _TILE_SIGMA_DEG**2))
+    return torch.cat([torch.tensor(plain, dtype=torch.float64), tiles])
+
+
+def nearness(here: Look, there: Look) -> float:
+    """exp(-|saccade|^2 / (2 (1.5 degrees)^2)), 1 where the eye stays."""
+    return math.exp(-(math.dist(here.degrees, there.degrees) ** 2) / (2.0 * _NEAR_SIGMA_DEG**2))
+
+
+def saccade(here: Look, there: Look) -> tuple[float, float]:
+    """From ``here`` to ``there``, degrees."""
+    (gx, gy), (nx, ny) = here.degrees, there.degrees
+    return nx - gx, ny - gy

@@ -1,0 +1,386 @@
+"""The learner: one fixation in, one learning step, test then train.
+
+:meth:`Learner.observe` reads top to bottom in the order of the mathematics; what it calls is pure until the
+step is known to be finite. Letters: m features, n units, K numbers of state per unit, q embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import place_memory, stored
+from model.action import Look
+from model.config import ModelConfig
+from model.errors import ModelError
+from model.guard import is_finite, is_repeat
+from model.network import Attempt, Imagined, Network, unfit
+from model.optimiser import Adam, Optimiser, Sgd
+from model.parameters import GROUPS
+from model.rank import RankWindow
+from model.rfp import Sensitivities
+from model.snapshot import Snapshot
+from model.stream import StreamState
+from model.trivial import TRIVIAL_ERRORS, Opponents
+
+__all__ = ["TRIVIAL_ERRORS", "Learner", "Look", "Outcome", "Watched"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one fixation came to. Errors are None where there was no prediction (a sequence's first)."""
+
+    prediction_error: float | None
+    trivial: dict[str, float | None]
+    """The trivial predictors' errors, by the names of :data:`TRIVIAL_ERRORS`."""
+    embedding: np.ndarray[Any, np.dtype[np.float32]]
+    """q; of a repeat that of the fixation it repeats, of a refused step the zero state's."""
+    position: int
+    """In its sequence, from 0; of a repeat that of the fixation it repeats."""
+    effective_rank: float | None
+    """Participation ratio of y over the last 1,000 fixations of all streams; None before there are 100."""
+    update_norm: float
+    """l2 of all changes of weights."""
+    skipped: str | None = None
+    """None, ``refused`` or ``repeat``."""
+    reason: str | None = None
+    """Why it was refused."""
+    action_error: float | None = None
+    """Half mean square error of the action head, where there is one."""
+    cut_units: int = 0
+    """Units whose sensitivities passed the limit and start again from zero."""
+
+
+class Watched(NamedTuple):
+    """One step as the learner made it, for whoever holds it against another algorithm.
+
+    The weights are those before the step; the tensors must not be changed.
+    """
+
+    stream: str
+    position: int
+    z: Tensor
+    carry: Tensor
+    """m: zbar at the step."""
+    mean: Tensor
+    """q: mu of y at the step ..."""
+    deviation: Tensor
+    """... and sqrt(var + 1e-4)."""
+    told: Tensor
+    """What the predictor read besides y and the constant 1; empty at position 0."""
+    aim: Tensor | None
+    """The action head's target."""
+    error: float | None
+    gradient: dict[str, Tensor] | None
+    """dE/dw by name, as used; None where nothing was learned from."""
+
+
+class Learner:
+    """Shared weights, one state per stream. Not thread-safe: one thread learns.
+
+    The same configuration, seed and fixations give the same bits, on one kind of device and one number of
+    threads. Its memory does not grow with the number of fixations.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self._like = like = torch.zeros(1, dtype=dtype, device=device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.network = Network(config, self.generator, like)
+        self.parameters = self.network.parameters
+        groups = {GROUPS[name] for name in self.parameters.learned}
+        rates = config.learning.rates.model_dump()
+        self._rates: dict[str, float] = {group: rate for group, rate in rates.items() if group in groups}
+        self._rate_vector = self.parameters.rates(self._rates)
+        self.optimiser: Optimiser = Sgd()
+        if config.learning.optimiser == "adam":
+            self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
+        self.opponents = Opponents(config.features, config.embedding_size, like)
+        self.rank = RankWindow(config.embedding_size, like)
+        self.own: dict[str, StreamState] = {}
+        self.learning = True
+        self.steps = 0
+        """Fixations kept, of all streams."""
+        self.cut_units = 0
+        """Units whose sensitivities were cut, ever."""
+        self.watch: Callable[[Watched], None] | None = None
+        """Called for every fixation kept, before weights change."""
+
+    @torch.no_grad()
+    def observe(
+        self,
+        stream: str,
+        z: np.ndarray[Any, Any] | Tensor,
+        look: Look | None = None,
+        *,
+        start: bool = False,
+        marked: bool = False,
+    ) -> Outcome:
+        """Learn one fixation of ``stream``: its features ``z`` (m), and where the eye was.
+
+        ``start``: it begins a new sequence. ``marked``: sequences are marked in this stream, so the scene's
+        predictor is an opponent too. Raises :class:`ModelError` where z has another length; z that is not
+        finite is a refused step, not an error.
+        """
+        z, own = self._features(z), self.own.get(stream) or self.blank()
+        own = replace(own, fresh=own.fresh or start)
+        if not is_finite(z):
+            return self._refuse(stream, own, "the features are not finite")
+        if is_repeat(z, own.kept, self.config.learning.repeat_threshold):  # 0
+            return self._repeat(stream, own)
+        own, flushed = self._begin(own) if own.fresh else (own, 0.0)  # 1
+        new = self.network.imagine(own, self._guesses(own, z), z)  # 2
+        attempt = self.network.attempt(
+            own, new, look, self.opponents, wanted=self._wants_gradient()
+        )  # 3, 4, 5, half of 6
+        reason = unfit(new, attempt)
+        if reason is not None:
+            return self._refuse(stream, own, reason)
+        self._show(stream, own, z, attempt)
+        credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
+        own, changed = self._learn(own, new, attempt)  # 6, 7
+        self.own[stream] = self._move(own, new, credit, z, look)  # 9
+        self._remember(own, new, z, attempt, marked)  # 10
+        self.cut_units += cut
+        return self._outcome(own, new, attempt, marked, math.hypot(flushed, changed), cut)
+
+    def _wants_gradient(self) -> bool:
+        warm = self.steps >= self.config.learning.warmup
+        return warm and (self.learning or self.watch is not None)
+
+    def _guesses(self, own: StreamState, z: Tensor) -> Tensor:
+        """Simple guesses of z, from what came before it (at a sequence's start nothing did: they go unused)."""
+        before = own.kept if own.position > 0 and own.kept is not None else z
+        return self.opponents.guesses(before, own.seen / max(own.position, 1))
+
+    def _begin(self, own: StreamState) -> tuple[StreamState, float]:
+        """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""
+        changed = self._apply(own.pending) if own.pending is not None and self.learning else 0.0
+        return replace(self.blank(), kept=own.kept, fresh=False, embedding=own.embedding), changed
+
+    def _learn(self, own: StreamState, new: Imagined, attempt: Attempt | None) -> tuple[StreamState, float]:
+        """Weights change, now or when the sequence or its k steps are over; the norm of the change."""
+        if attempt is None or not self.learning:
+            return own, 0.0
+        choices, position = self.config.learning, own.position
+        last = position + 1 == choices.sequence_length
+        pending = own.pending
+        counts = choices.losses in ("step", "sequence") or position % int(choices.losses) == 0
+        if attempt.gradient is not None and counts:
+            summed = pending is not None and choices.losses != "sequence"
+            pending = pending + attempt.gradient if summed and pending is not None else attempt.gradient
+        due = choices.update == "step" or (choices.update != "sequence" and position % int(choices.update) == 0)
+        changed = 0.0
+        if pending is not None and (last or (due and choices.losses != "sequence")):
+            changed, pending = self._apply(pending), None
+        if self.network.rls is not None:
+            changed = math.hypot(changed, self.network.rls.learn(attempt.reading.phi, attempt.predicted.p - new.y))
+        return replace(own, pending=pending), changed
+
+    def _apply(self, gradient: Tensor) -> float:
+        """One step of the optimiser, with V's way back to orthonormal; the norm of the change."""
+        choices = self.config.learning
+        delta = self.optimiser.step(gradient, self._rate_vector)
+        if (
+            choices.retraction > 0.0
+            and "V" in self.parameters.learned
+            and self.optimiser.steps % choices.retraction_every == 0
+        ):
+            part = self.parameters.split(delta)["V"]
+            v = self.network.weights["V"] + part
+            n, m = v.shape
+            squared = v @ (v.T @ v) if n > m else (v @ v.T) @ v
+            part.add_(v - squared / max(1.0, n / m), alpha=choices.retraction)
+        self.parameters.flat.add_(delta)
+        return float(delta.norm())
+
+    def _move(
+        self, own: StreamState, new: Imagined, credit: Sensitivities, z: Tensor, look: Look | None
+    ) -> StreamState:
+        """The stream after the step."""
+        places = own.places
+        if places is not None and look is not None:
+            places = place_memory.write(places, look, z, place_memory.DECAYS[self.config.predictor.place_memory])
+        return StreamState(
+            state=new.state,
+            sensitivities=credit,
+            fresh=own.position + 1 == self.config.learning.sequence_length,
+            position=own.position + 1,
+            kept=z,
+            look=look,
+            seen=own.seen + z,
+            places=places,
+            pending=own.pending,
+            embedding=new.y,
+        )
+
+    def _remember(self, own: StreamState, new: Imagined, z: Tensor, attempt: Attempt | None, marked: bool) -> None:
+        """Running statistics take the step in."""
+        before = None
+        if attempt is not None and own.kept is not None:
+            before = (own.kept, new.y_before)
+            self.network.reader.moments = attempt.told.moments
+            if marked:
+                self.opponents.scene.update(own.kept, own.seen / own.position, z)
+        self.opponents.update(z, new.y, before, self.steps)
+        self.rank.add(new.y)
+        self.steps += 1
+
+    def _show(self, stream: str, own: StreamState, z: Tensor, attempt: Attempt | None) -> None:
+        if self.watch is None:
+            return
+        moments = self.opponents.embeddings
+        told = attempt.told if attempt else None
+        gradient = attempt.gradient if attempt else None
+        self.watch(
+            Watched(
+                stream,
+                own.position,
+                z,
+                self.opponents.carry.clone(),
+                moments.mean[0].clone(),
+                moments.deviation()[0],
+                told.numbers if told else z.new_zeros(0),
+                told.aim if told else None,
+                attempt.errors[0] if attempt else None,
+                None if gradient is None else self.parameters.split(gradient),
+            )
+        )
+
+    def _outcome(
+        self, own: StreamState, new: Imagined, attempt: Attempt | None, marked: bool, changed: float, cut: int
+    ) -> Outcome:
+        errors = [value if math.isfinite(value) else None for value in attempt.errors] if attempt else [None] * 9
+        trivial = dict(zip(TRIVIAL_ERRORS, errors[1:], strict=True))
+        if not marked:
+            trivial["carry_scene"] = None
+        return Outcome(
+            prediction_error=errors[0],
+            trivial=trivial,
+            embedding=_array(new.y),
+            position=own.position,
+            effective_rank=self.rank.rank(),
+            update_norm=changed,
+            action_error=attempt.action_error if attempt else None,
+            cut_units=cut,
+        )
+
+    def _skipped(self, own: StreamState, position: int, skipped: str, reason: str | None) -> Outcome:
+        nothing: dict[str, float | None] = dict.fromkeys(TRIVIAL_ERRORS)
+        return Outcome(None, nothing, _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
+
+    def _refuse(self, stream: str, own: StreamState, reason: str) -> Outcome:
+        """Weights and statistics stay; the stream begins anew."""
+        self.own[stream] = replace(self.blank(), kept=own.kept)
+        return self._skipped(self.own[stream], 0 if own.fresh else own.position, "refused", reason)
+
+    def _repeat(self, stream: str, own: StreamState) -> Outcome:
+        """Nothing moves, but a sequence that was to start still will."""
+        self.own[stream] = own
+        return self._skipped(own, 0 if own.fresh else max(own.position - 1, 0), "repeat", None)
+
+    def _features(self, z: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """A copy of z, checked for its shape."""
+        found = torch.as_tensor(z).to(self._like, copy=True)
+        if found.shape != (self.config.features,):
+            raise ModelError(f"z has shape {tuple(found.shape)}; this model takes {self.config.features} features")
+        return found
+
+    def blank(self) -> StreamState:
+        """A stream of which nothing was seen."""
+        config, like = self.config, self._like
+        state = like.new_zeros(self.network.circuit.components, config.units)
+        remembers = config.predictor.place_memory != "off"
+        return StreamState(
+            state=state,
+            sensitivities=self.network.propagation.zero(like),
+            fresh=True,
+            position=0,
+            kept=None,
+            look=None,
+            seen=like.new_zeros(config.features),
+            places=place_memory.empty(config.features, like) if remembers else None,
+            pending=None,
+            embedding=like.new_zeros(config.embedding_size),
+        )
+
+    def reset(self, stream: str) -> None:
+        """A new sequence begins at the next fixation of ``stream``."""
+        if stream in self.own:
+            self.own[stream] = replace(self.own[stream], fresh=True)
+
+    def begin_all(self) -> None:
+        """A new sequence begins at the next fixation of every stream."""
+        for stream in self.own:
+            self.reset(stream)
+
+    def forget(self, stream: str) -> None:
+        """Drop all that is kept of ``stream``; what the weights learned from it stays."""
+        self.own.pop(stream, None)
+
+    def streams(self) -> list[str]:
+        """Streams of which something is kept."""
+        return list(self.own)
+
+    def set_learning(self, on: bool) -> None:
+        """Pause or resume: paused, weights stay; states, sensitivities and statistics go on."""
+        self.learning = on
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rates by part; only what is learned has one."""
+        return dict(self._rates)
+
+    def set_rates(self, rates: dict[str, float]) -> None:
+        """Change some rates.
+
+        Raises :class:`ModelError`, nothing changed, for an unknown part or a rate not in [0, 1].
+        """
+        for name, rate in rates.items():
+            if name not in self._rates:
+                raise ModelError(f"no rate {name!r}; this model has {', '.join(self._rates) or 'none'}")
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate <= 1.0:
+                raise ModelError(f"rate {name} is {rate!r}; it must be a number from 0 to 1")
+        self._rates |= {name: float(rate) for name, rate in rates.items()}
+        self._rate_vector = self.parameters.rates(self._rates)
+
+    @torch.no_grad()
+    def embed(self, z: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The embedding (q) of ``z`` (m) from the zero state with today's weights; changes nothing.
+
+        Raises :class:`ModelError` where z has another length or is not finite.
+        """
+        found = self._features(z)
+        if not is_finite(found):
+            raise ModelError("the features are not finite: nothing was embedded")
+        settled = self.network.circuit.settle(self.network.weights, self.blank().state)
+        state = self.network.circuit.step(settled, self.network.weights["V"] @ found)
+        return _array(self.network.weights["U"] @ state.flatten())
+
+    def describe(self) -> dict[str, Any]:
+        """What this model is, JSON-able."""
+        return stored.describe(self)
+
+    def snapshot(self) -> Snapshot:
+        """Everything a step reads, as independent copies."""
+        return stored.take(self)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``, with the same bits.
+
+        Raises :class:`ModelError`, nothing changed, if it does not fit.
+        """
+        stored.put(self, snapshot)
+
+
+def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()

@@ -1,0 +1,183 @@
+"""The network: from a stream's state and what is seen next to the error and its gradients, changing nothing.
+
+    s_{t+1} = RGC(s_t, V z_{t+1}),  y = U s                                               (1)
+    E = D(p_t, stopgrad(y_{t+1})),  p_t from y_t and what is known beforehand              (2)
+    dE/ds_t = U^T dE/dy_t by ordinary back-propagation; dE/dU = dE/dy_t s_t^T             (3)
+    dE/dW, dE/dV by Eq. 4 of model/rfp.py with the sensitivities of s_t
+
+Letters: m features, n units, K numbers of state per unit, q embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.action import Look
+from model.config import ModelConfig
+from model.guard import is_finite
+from model.parameters import GROUPS, Parameters
+from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
+from model.reading import Reader, Told
+from model.rfp import Sensitivities, make_propagation
+from model.rgc import Circuit, Settled, orthogonal
+from model.rls import RecursiveLeastSquares
+from model.stream import StreamState
+from model.trivial import Opponents
+
+_CIRCUIT_GROUPS = ("gates", "retention", "input")
+
+
+class Imagined(NamedTuple):
+    """The step with what was really seen, and with every simple guess of it."""
+
+    settled: Settled
+    x: Tensor
+    """n: V z."""
+    state: Tensor
+    """K x n: the next state."""
+    y: Tensor
+    """q: its embedding, the target."""
+    y_before: Tensor
+    """q: the embedding of the state before."""
+    carried: Tensor
+    """6 x q: the embeddings after the guesses of :meth:`Opponents.guesses`."""
+
+
+class Attempt(NamedTuple):
+    """A prediction held against what came, nothing changed yet."""
+
+    told: Told
+    reading: Reading
+    predicted: Predicted
+    errors: list[float]
+    """The learner's, then the trivial ones."""
+    action_error: float | None
+    """Half mean square error of the action head, where there is one."""
+    gradient: Tensor | None
+    """Laid out as the parameters; None where nothing is to be learned."""
+
+
+class Network:
+    """The weights and the pure functions of them.
+
+    ``weights`` are by name, those that are learned views into ``parameters.flat``. P of the predictor
+    ``rls`` is its own (``rls.weights``, float64).
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator, like: Tensor) -> None:
+        self.config = config
+        self.circuit = Circuit(config)
+        self.propagation = make_propagation(self.circuit, config.features)
+        self.reader = Reader(config, like)
+        self.rls: RecursiveLeastSquares | None = None
+        choices, reads = config.predictor, self.reader.size
+        if choices.kind == "rls":
+            self.rls = RecursiveLeastSquares(
+                config.embedding_size,
+                reads,
+                forgetting=choices.forgetting,
+                prior=choices.prior,
+                device=str(like.device),
+            )
+        self.predictor = make_predictor(config, reads, self.rls)
+        rates = config.learning.rates.model_dump()
+        self.parameters = Parameters(self._start(generator), rates, dtype=like.dtype, device=str(like.device))
+        self.weights = self.parameters.by_name
+        self._credited = any(GROUPS[name] in _CIRCUIT_GROUPS for name in self.parameters.learned)
+
+    def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """All weights at the start, float64, drawn in this order."""
+        config = self.config
+        start = self.circuit.start(generator)
+        start["V"] = orthogonal(config.units, config.features, generator)
+        start["U"] = orthogonal(config.embedding_size, self.circuit.components * config.units, generator)
+        start |= self.predictor.start(generator)
+        if config.predictor.action_head:
+            start["A"] = torch.zeros(2, config.embedding_size + 1, dtype=torch.float64)
+        return start
+
+    def imagine(self, own: StreamState, guesses: Tensor, z: Tensor) -> Imagined:
+        """s' and y', really and for every guess: gates depend on s alone, so they differ in x only."""
+        weights = self.weights
+        settled = self.circuit.settle(weights, own.state)
+        x = torch.cat([z.unsqueeze(0), guesses]) @ weights["V"].T
+        states = self.circuit.step(settled, x)
+        ys = torch.cat([states, own.state.unsqueeze(0)]).flatten(1) @ weights["U"].T
+        return Imagined(settled, x[0], states[0], ys[0], ys[-1], ys[1:-1])
+
+    def attempt(
+        self, own: StreamState, new: Imagined, look: Look | None, opponents: Opponents, *, wanted: bool
+    ) -> Attempt | None:
+        """p, its error and every trivial one, and (if ``wanted``) the gradients; None where nothing came before."""
+        if own.position == 0 or own.kept is None:
+            return None
+        told = self.reader.told(own.kept, own.look, look, own.places)
+        moments = opponents.embeddings
+        reading = self.reader.reading(
+            new.y_before, moments.mean[0], moments.deviation()[0], told.numbers, new.carried[0]
+        )
+        predicted = self.predictor.predict(self.weights, reading)
+        rivals = opponents.predictions(new.y_before, new.carried[1:])
+        errors = distances(torch.cat([predicted.p.unsqueeze(0), rivals]), new.y, self.config.distance).tolist()
+        missed = self._missed(told, reading)
+        action_error = None if missed is None else float(missed @ missed) * 0.25
+        gradient = self._gradient(own, new, reading, predicted, missed) if wanted and self.parameters.learned else None
+        return Attempt(told, reading, predicted, errors, action_error, gradient)
+
+    def _missed(self, told: Told, reading: Reading) -> Tensor | None:
+        """2: what the action head, A [phi's part of y; 1], says of the saccade, less the saccade."""
+        head = self.weights.get("A")
+        if head is None or told.aim is None:
+            return None
+        return torch.addmv(head[:, -1], head[:, :-1], reading.phi[: self.config.embedding_size]) - told.aim
+
+    def _gradient(
+        self, own: StreamState, new: Imagined, reading: Reading, predicted: Predicted, missed: Tensor | None
+    ) -> Tensor:
+        """dE/dw of every learned weight, one vector: spatial back-propagation to s_t (3), then Eq. 4."""
+        e = distance_gradient(predicted.p, new.y, self.config.distance)
+        back, parts = self.predictor.back(self.weights, reading, predicted, e)
+        head = self.weights.get("A")
+        if head is not None:
+            parts["A"] = torch.zeros_like(head)
+            if missed is not None:
+                back = torch.addmv(back, head[:, :-1].T, missed, alpha=0.5)
+                parts["A"] = torch.outer(missed * 0.5, torch.cat([reading.phi[: e.numel()], reading.phi[-1:]]))
+        if reading.scale is not None:
+            back = back * reading.scale
+        if self.config.predictor.residual:
+            back = back + e
+        if "U" in self.parameters.learned:
+            parts["U"] = torch.outer(back, own.state.flatten())
+        if self._credited:
+            down = (self.weights["U"].T @ back).view_as(own.state)
+            parts |= self.propagation.gradient(own.sensitivities, down)
+        return self.parameters.gather(parts)
+
+    def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
+        """The sensitivities of the next state, and how many units were over the limit and start from zero."""
+        if not self._credited:
+            return own.sensitivities, 0
+        partials = self.circuit.partials(new.settled, new.x)
+        one_step = self.config.learning.credit == "one-step"
+        jacobian = None if one_step else self.propagation.jacobian(partials, self.weights)
+        drives = self.propagation.drives(partials, own.state, z)
+        credit = self.propagation.advance(own.sensitivities, jacobian, drives)
+        return self.propagation.cut(credit, self.config.sensitivity_limit)
+
+
+def unfit(new: Imagined, attempt: Attempt | None) -> str | None:
+    """Why a step must not be learned from, or None."""
+    if not is_finite(new.state, new.y):
+        return "the state is not finite"
+    if attempt is None:
+        return None
+    if not math.isfinite(attempt.errors[0]):
+        return "the prediction error is not finite"
+    if not is_finite(attempt.reading.phi, *([] if attempt.gradient is None else [attempt.gradient])):
+        return "the gradient is not finite"
+    return None

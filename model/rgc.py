@@ -1,0 +1,267 @@
+"""The recurrent circuit: one step, and the partial derivatives recurrent forward propagation needs.
+
+Letters: n units, m features, K numbers of state per unit (h and c: 2), G gates, b units of a block.
+All else before the step, x = V z the new input, ``*`` elementwise:
+
+    paper (Nayebi et al. 2022, as in arXiv 2411.16695)
+        h' = (1 - tanh(W_ch c)) * x + g(W_hh h) * h                                       (1)
+        c' = (1 - tanh(W_hc h)) * x + g(W_cc c) * c                                       (2)
+        g = tanh, or 1 - tanh
+    bounded (named deviation: a bound rho, retention biases beta, a rotation theta)
+        rh = rho tanh(W_hh h + beta_h),  rc = rho tanh(W_cc c + beta_c)                   (3)
+        h' = (1 - tanh(W_ch c)) * x + cos(theta) rh h - sin(theta) rc c                   (4)
+        c' = (1 - tanh(W_hc h)) * x + sin(theta) rh h + cos(theta) rc c                   (5)
+        With rho = 1, beta = theta = 0 it is the paper's. |s'| <= |input| + rho |s| per unit.
+    time decay (the paper's Appendix A.4, read as)
+        s' = lambda s + x,  lambda = sigmoid(decay)                                       (6)
+
+W_ab reads a and gates the update of b. The argument u_ab of a gate is W_ab applied by one of three
+connectivities: ``two-point`` (W is n), ``modular`` (n/b x b x b, block-diagonal), ``dense`` (n x n).
+
+The contract of a cell: given the arguments and the state, a step is affine in x, and so are its partial
+derivatives. :class:`Settled` holds them; :meth:`Circuit.step` and :meth:`Circuit.partials` put x in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+
+Weights = dict[str, Tensor]
+
+
+class Gate(NamedTuple):
+    """One gate: the name of its weights and the component of the state (0 is h, 1 is c) it reads."""
+
+    name: str
+    reads: int
+
+
+class Settled(NamedTuple):
+    """A step before its input is known."""
+
+    state: Tensor
+    """K x n, before the step."""
+    retained: Tensor
+    """K x n: what of the next state does not depend on x."""
+    passed: Tensor
+    """K x n: d state' / d x."""
+    direct: Tensor
+    """K x K x n: d state'_k / d state_l of the same unit, the gates' arguments held."""
+    still: Tensor
+    """G x K x n: d state'_k / d u_g, without x ..."""
+    moving: Tensor
+    """... and G x K x n: what is added to it per unit of x."""
+    own: Tensor
+    """E x K x n: d state'_k / d the weights that read nothing (biases, rotation, decay)."""
+
+
+class Partials(NamedTuple):
+    """The partial derivatives of one step, its input known."""
+
+    direct: Tensor
+    """K x K x n, as in :class:`Settled`."""
+    gates: Tensor
+    """G x K x n: d state'_k / d u_g."""
+    own: Tensor
+    """E x K x n, as in :class:`Settled`."""
+    passed: Tensor
+    """K x n, as in :class:`Settled`."""
+
+
+class Cell(Protocol):
+    """The two-point interaction of one unit: everything but where its gates read."""
+
+    components: int
+    gates: tuple[Gate, ...]
+    own: tuple[str, ...]
+    """Names of the weights that read nothing, n numbers each."""
+
+    def settle(self, weights: Weights, arguments: Tensor, state: Tensor) -> Settled:
+        """The step from ``state`` (K x n) with the gates' ``arguments`` (G x n)."""
+        ...
+
+    def start(self, units: int, generator: torch.Generator) -> Weights:
+        """The weights that read nothing, at the start: float64, n each."""
+        ...
+
+
+_CIRCUIT_GATES = (Gate("W_hh", 0), Gate("W_ch", 1), Gate("W_hc", 0), Gate("W_cc", 1))
+
+
+class PaperCell:
+    """Equations (1) and (2)."""
+
+    components = 2
+    gates: tuple[Gate, ...] = _CIRCUIT_GATES
+    own: tuple[str, ...] = ()
+
+    def __init__(self, retention: str) -> None:
+        self._sign = 1.0 if retention == "tanh" else -1.0
+        self._offset = 0.0 if retention == "tanh" else 1.0
+
+    def settle(self, weights: Weights, arguments: Tensor, state: Tensor) -> Settled:
+        """Equations (1) and (2): g = tanh is +tanh + 0, g = 1 - tanh is -tanh + 1."""
+        t = torch.tanh(arguments)
+        slope = 1.0 - t * t
+        keep = self._sign * t[0::3] + self._offset
+        nothing = torch.zeros_like(state[0])
+        direct = torch.stack([keep[0], nothing, nothing, keep[1]]).view(2, 2, -1)
+        held = self._sign * slope[0::3] * state
+        still = _at(held, nothing, where=(0, 3))
+        moving = _at(-slope[1:3], nothing, where=(1, 2))
+        return Settled(state, keep * state, 1.0 - t[1:3], direct, still, moving, state.new_zeros(0, *state.shape))
+
+    def start(self, units: int, generator: torch.Generator) -> Weights:
+        """Nothing: this cell has no weights but its gates."""
+        return {}
+
+
+class BoundedCell:
+    """Equations (3) to (5)."""
+
+    components = 2
+    gates: tuple[Gate, ...] = _CIRCUIT_GATES
+    own: tuple[str, ...] = ("beta_h", "beta_c", "theta")
+
+    def __init__(self, bound: float, spans: tuple[float, float], rotation: float) -> None:
+        self._rho = bound
+        self._spans = spans
+        self._rotation = rotation
+
+    def settle(self, weights: Weights, arguments: Tensor, state: Tensor) -> Settled:
+        """Equations (3) to (5)."""
+        h, c = state
+        cos, sin = weights["theta"].cos(), weights["theta"].sin()
+        a_hh, a_ch, a_hc, a_cc = arguments
+        t_hh, t_ch, t_hc, t_cc = t = torch.tanh(
+            torch.stack([a_hh + weights["beta_h"], a_ch, a_hc, a_cc + weights["beta_c"]])
+        )
+        slope = 1.0 - t * t
+        keep_h, keep_c = self._rho * t_hh, self._rho * t_cc
+        kept_h, kept_c = keep_h * h, keep_c * c
+        retained = torch.stack([cos * kept_h - sin * kept_c, sin * kept_h + cos * kept_c])
+        direct = torch.stack([cos * keep_h, -sin * keep_c, sin * keep_h, cos * keep_c]).view(2, 2, -1)
+        push_h, push_c = self._rho * slope[0] * h, self._rho * slope[3] * c
+        hh = torch.stack([cos * push_h, sin * push_h])
+        cc = torch.stack([-sin * push_c, cos * push_c])
+        nothing = torch.zeros_like(h)
+        still = torch.stack([hh, torch.zeros_like(hh), torch.zeros_like(hh), cc])
+        moving = _at(-slope[1:3], nothing, where=(1, 2))
+        turned = torch.stack([-retained[1], retained[0]])
+        own = torch.stack([hh, cc, turned])
+        return Settled(state, retained, torch.stack([1.0 - t_ch, 1.0 - t_hc]), direct, still, moving, own)
+
+    def start(self, units: int, generator: torch.Generator) -> Weights:
+        """rho tanh(beta) evenly over the spans in random order; theta uniform in [0, rotation]."""
+        low, high = self._spans
+        spans = torch.linspace(low, high, units, dtype=torch.float64) / self._rho
+        betas = {name: torch.atanh(spans[torch.randperm(units, generator=generator)]) for name in ("beta_h", "beta_c")}
+        theta = torch.rand(units, generator=generator, dtype=torch.float64) * self._rotation
+        return {**betas, "theta": theta}
+
+
+class TimeDecayCell:
+    """Equation (6): one number of state per unit, and no gate."""
+
+    components = 1
+    gates: tuple[Gate, ...] = ()
+    own: tuple[str, ...] = ("decay",)
+
+    def settle(self, weights: Weights, arguments: Tensor, state: Tensor) -> Settled:
+        """Equation (6)."""
+        keep = torch.sigmoid(weights["decay"])
+        none = state.new_zeros(0, *state.shape)
+        own = (keep * (1.0 - keep) * state).unsqueeze(0)
+        return Settled(state, keep * state, torch.ones_like(state), keep.view(1, 1, -1), none, none, own)
+
+    def start(self, units: int, generator: torch.Generator) -> Weights:
+        """lambda evenly over [0.05, 0.95], in random order."""
+        spans = torch.linspace(0.05, 0.95, units, dtype=torch.float64)
+        return {"decay": torch.logit(spans[torch.randperm(units, generator=generator)])}
+
+
+class Circuit:
+    """A cell with its gates' connectivity.
+
+    ``weights`` are by name: the gates' W in the connectivity's shape, the cell's own (n each). They may
+    be any float dtype; what comes out has the same.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.units = config.units
+        self.gates = config.gates
+        self.block = {"two-point": 1, "modular": config.block, "dense": config.units}[config.gates]
+        self.cell = make_cell(config)
+        self.components = self.cell.components
+        self.gate_names = tuple(gate.name for gate in self.cell.gates)
+
+    @property
+    def gate_shape(self) -> tuple[int, ...]:
+        """Of one W."""
+        if self.gates == "modular":
+            return (self.units // self.block, self.block, self.block)
+        return (self.units,) if self.gates == "two-point" else (self.units, self.units)
+
+    def start(self, generator: torch.Generator) -> Weights:
+        """All weights at the start, float64: the gates zero, the cell's own as it says."""
+        gates = {gate.name: torch.zeros(self.gate_shape, dtype=torch.float64) for gate in self.cell.gates}
+        return {**gates, **self.cell.start(self.units, generator)}
+
+    def argument(self, weight: Tensor, source: Tensor) -> Tensor:
+        """u = W source: n numbers from n numbers."""
+        if self.gates == "two-point":
+            return weight * source
+        if self.gates == "dense":
+            return weight @ source
+        return torch.bmm(weight, source.view(-1, self.block, 1)).view(-1)
+
+    def settle(self, weights: Weights, state: Tensor) -> Settled:
+        """The step from ``state`` (K x n), its input still unknown."""
+        arguments = [self.argument(weights[gate.name], state[gate.reads]) for gate in self.cell.gates]
+        stacked = torch.stack(arguments) if arguments else state.new_zeros(0, self.units)
+        return self.cell.settle(weights, stacked, state)
+
+    def step(self, settled: Settled, x: Tensor) -> Tensor:
+        """The next state, K x n; for several inputs (B x n) from the same state, B x K x n."""
+        return settled.retained + settled.passed * x.unsqueeze(-2)
+
+    def partials(self, settled: Settled, x: Tensor) -> Partials:
+        """The partial derivatives of the step with input ``x`` (n)."""
+        return Partials(settled.direct, settled.still + settled.moving * x, settled.own, settled.passed)
+
+
+def make_cell(config: ModelConfig) -> Cell:
+    """The cell ``config`` names."""
+    if config.cell == "paper":
+        return PaperCell(config.retention)
+    if config.cell == "bounded":
+        return BoundedCell(config.bound, config.spans, config.rotation)
+    return TimeDecayCell()
+
+
+def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Random, rows x columns, float64: orthonormal rows, or stacked orthogonal maps where there are more rows.
+
+    More rows than columns but no multiple: orthonormal columns, scaled so that a row has norm 1 on average.
+    """
+    if rows > columns and rows % columns == 0:
+        return torch.cat([orthogonal(columns, columns, generator) for _ in range(rows // columns)])
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+    found = torch.linalg.qr(tall)
+    q: Tensor = found.Q * torch.sign(torch.diagonal(found.R))
+    return q.T.contiguous() if rows <= columns else q * math.sqrt(rows / columns)
+
+
+def _at(pair: Tensor, nothing: Tensor, *, where: tuple[int, int]) -> Tensor:
+    """4 x 2 x n, zero but for gate ``where[k]``, which moves component k by ``pair[k]``."""
+    blank = torch.stack([nothing, nothing])
+    rows = [blank] * 4
+    rows[where[0]] = torch.stack([pair[0], nothing])
+    rows[where[1]] = torch.stack([nothing, pair[1]])
+    return torch.stack(rows)
