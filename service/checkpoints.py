@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -20,58 +19,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
-from clients.wire import ID_PATTERN
 from model import snapshot as snapshots
 from model.errors import ModelError
 from model.snapshot import Snapshot
 from service.errors import CheckpointBad, RequestRefused, StorageFailed, StorageFull
+from service.manifests import LEARNER, MANIFEST, Folder, Manifest, SequenceState, digest_of, first_line
 from service.storage import sync_folder
 
-LEARNER = "learner.safetensors"
-MANIFEST = "manifest.json"
-_ID = re.compile(ID_PATTERN)
-
-
-class SequenceState(BaseModel):
-    """Of one stream: the id its present sequence was marked with, and whether its sequences are marked at all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str | None = None
-    marked: bool = False
-
-
-class Manifest(BaseModel):
-    """``manifest.json``. ``journal``: last journal id learned; ``cursors``: of each stream the next seq to learn."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: Literal[1] = 1
-    id: str
-    created: float
-    label: str | None
-    pinned: bool
-    timeline: int
-    parent: str | None
-    journal: int
-    cursors: dict[str, int]
-    sequences: dict[str, SequenceState]
-    identity: dict[str, Any]
-    device: str
-    torch_version: str
-    size_bytes: int
-    sha256: str
-
-    def json_object(self) -> dict[str, Any]:
-        """The checkpoint as HTTP tells it."""
-        told = ("id", "created", "label", "pinned", "size_bytes", "sha256", "timeline", "parent", "cursors")
-        return self.model_dump(include=set(told))
+__all__ = ["Checkpoints", "Manifest", "Place", "SequenceState"]
 
 
 @dataclass(frozen=True)
@@ -88,60 +48,16 @@ class Place:
     created: float = field(default_factory=time.time)
 
 
-class Checkpoints:
-    """The folder of checkpoints. Safe from several threads of one process; other processes may read.
+class Checkpoints(Folder):
+    """The folder of checkpoints, with the pen. Safe from several threads of one process; other processes may read.
 
     ``fault`` is called with ``write``, ``sync``, ``rename`` and ``done`` as :meth:`write` gets there.
     """
 
     def __init__(self, folder: Path, *, fault: Callable[[str], None] = lambda point: None) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._fault = fault
         self._lock = threading.RLock()
-
-    def list(self) -> list[Manifest]:
-        """Every checkpoint whose manifest can be read, oldest first; the parameters are not looked at."""
-        found = []
-        for name in self._names():
-            try:
-                found.append(self.manifest(name))
-            except (CheckpointBad, RequestRefused):
-                continue
-        return sorted(found, key=lambda manifest: (manifest.journal, manifest.created, manifest.id))
-
-    def unreadable(self) -> builtins.list[str]:
-        """Folders whose manifest can't be read: what is wrong with each."""
-        wrong = []
-        for name in self._names():
-            try:
-                self.manifest(name)
-            except CheckpointBad as error:
-                wrong.append(str(error))
-            except RequestRefused:
-                continue  # deleted meanwhile
-        return wrong
-
-    def manifest(self, checkpoint: str) -> Manifest:
-        """The manifest of one checkpoint. Raises :class:`RequestRefused` (404) or :class:`CheckpointBad`."""
-        folder = self._known(checkpoint)
-        try:
-            body = json.loads((folder / MANIFEST).read_bytes())
-            told = body.pop("manifest_sha256")
-            if _digest_of(body) != told:
-                raise CheckpointBad(f"checkpoint {checkpoint}: its manifest does not match its own sha256")
-            manifest = Manifest.model_validate(body)
-        except FileNotFoundError:
-            raise CheckpointBad(f"checkpoint {checkpoint} has no {MANIFEST}") from None
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-            raise CheckpointBad(f"checkpoint {checkpoint}: {MANIFEST} can't be read: {_first_line(error)}") from None
-        if manifest.id != checkpoint:
-            raise CheckpointBad(f"checkpoint {checkpoint}: its manifest is of {manifest.id}")
-        return manifest
-
-    def path(self, checkpoint: str) -> Path:
-        """The safetensors file of a checkpoint. Raises as :meth:`manifest`."""
-        self.manifest(checkpoint)
-        return self.folder / checkpoint / LEARNER
 
     def read(self, checkpoint: str) -> tuple[Manifest, Snapshot]:
         """A checkpoint, its sha256 verified. Raises :class:`RequestRefused` (404) or :class:`CheckpointBad`."""
@@ -150,7 +66,7 @@ class Checkpoints:
             try:
                 return manifest, snapshots.read(self.folder / checkpoint / LEARNER)
             except (ModelError, OSError) as error:
-                raise CheckpointBad(f"checkpoint {checkpoint} can't be read: {_first_line(error)}") from None
+                raise CheckpointBad(f"checkpoint {checkpoint} can't be read: {first_line(error)}") from None
 
     def verified(self, checkpoint: str) -> Manifest:
         """The manifest, if the parameters are what it says. Raises as :meth:`read`."""
@@ -261,7 +177,7 @@ class Checkpoints:
             sha256=sha256,
         )
         body = manifest.model_dump(mode="json")
-        text = json.dumps(body | {"manifest_sha256": _digest_of(body)}, indent=1)
+        text = json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1)
         (part / MANIFEST).write_text(text)
         _sync_file(part / MANIFEST)
         sync_folder(part)
@@ -276,22 +192,6 @@ class Checkpoints:
             name = f"{plain}-{number}"
         return name
 
-    def _names(self) -> Iterator[str]:
-        if not self.folder.is_dir():
-            return
-        for entry in sorted(self.folder.iterdir()):
-            if entry.is_dir() and _ID.fullmatch(entry.name):
-                yield entry.name
-
-    def _known(self, checkpoint: str) -> Path:
-        if not _ID.fullmatch(checkpoint) or not (self.folder / checkpoint).is_dir():
-            raise RequestRefused(404, "unknown_checkpoint", f"there is no checkpoint {checkpoint[:80]!r}")
-        return self.folder / checkpoint
-
-
-def _digest_of(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
 
 def _sha256(file: BinaryIO) -> str:
     digest = hashlib.sha256()
@@ -305,10 +205,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
@@ -317,4 +213,4 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower()
         if full:
             raise StorageFull(f"no room for a checkpoint in {folder}; make room, it is tried again") from error
-        raise StorageFailed(f"a checkpoint could not be written to {folder}: {_first_line(error)}") from error
+        raise StorageFailed(f"a checkpoint could not be written to {folder}: {first_line(error)}") from error
