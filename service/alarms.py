@@ -15,7 +15,6 @@ KINDS = {
     "command_failed": "A command could not be carried out when its turn came.",
     "checkpoint_bad": "A checkpoint is damaged or of another configuration; the one before it is used.",
     "checkpoint_failed": "A checkpoint could not be written.",
-    "storage": "The journal did not take a write; nothing of it was acked, and it is tried again.",
 }
 """Every kind of alarm, with its meaning."""
 

@@ -113,6 +113,7 @@ class Turn:
     learned_id: int
     writes: list[Record | Forget | Result | Timeline] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    meta: dict[str, str] = field(default_factory=dict)
 
 
 class Journal:
@@ -205,7 +206,8 @@ class Journal:
                 else:
                     _write_timeline(connection, write)
             _write_alarms(connection, time_s, turn.alarms)
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'learned_id'", (str(turn.learned_id),))
+            for key, value in ({"learned_id": str(turn.learned_id)} | turn.meta).items():
+                _write_meta(connection, key, value)
             connection.execute("DELETE FROM attempts WHERE id <= ? AND count < 3", (turn.learned_id,))
 
     def put_result(self, result: Result) -> None:
@@ -221,9 +223,7 @@ class Journal:
     def put_meta(self, key: str, value: str) -> None:
         """Set one key of ``meta``."""
         with self._database.write("meta") as connection:
-            connection.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
-            )
+            _write_meta(connection, key, value)
 
     def count_crash(self, entry: int) -> int:
         """A process died while it learned ``entry``: count it; the count so far."""
@@ -291,15 +291,10 @@ class Journal:
         """Entries at which the process died three times."""
         return {int(row[0]) for row in self._read("SELECT id FROM attempts WHERE count >= 3")}
 
-    def timeline_ids(self) -> list[int]:
-        """The present timeline and its ancestors, newest first."""
-        parents = dict(self._read("SELECT id, parent FROM timelines").fetchall())
-        chain: list[int] = []
-        at: int | None = self.timeline()
-        while at is not None and at not in chain:
-            chain.append(at)
-            at = parents.get(at)
-        return chain
+    def timelines(self) -> dict[int, Timeline]:
+        """Every restore that was made, by the timeline it began; the first timeline, 0, has none."""
+        rows = self._read("SELECT id, created, parent, checkpoint, fork, start FROM timelines WHERE id > 0")
+        return {row[0]: Timeline(*row) for row in rows}
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -339,6 +334,12 @@ def _write_timeline(connection: sqlite3.Connection, timeline: Timeline) -> None:
         (timeline.id, timeline.created_s, timeline.parent, timeline.checkpoint, timeline.fork, timeline.start),
     )
     connection.execute("UPDATE meta SET value = ? WHERE key = 'timeline'", (str(timeline.id),))
+
+
+def _write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+    )
 
 
 def _write_alarms(connection: sqlite3.Connection, time_s: float, alarms: Iterable[Alarm]) -> None:

@@ -156,7 +156,7 @@ def test_history_follows_timelines(journal: Journal) -> None:
     journal.append([fixation(8)])
     journal.put_turn(Turn(11, [Timeline(2, 113.0, 1, "b", 8, restore), record(11, 8, 2)]), 113.0)
     assert journal.timeline() == 2
-    assert journal.timeline_ids() == [2, 1, 0]
+    assert [(t.parent, t.fork, t.start) for t in journal.timelines().values()] == [(0, 3, 7), (1, 8, 10)]
     with closing(open_reader(journal.path)) as reader:
         assert [r.seq for r in records_page(reader, "s")[0]] == [0, 1, 2, 6, 8]
         assert [r.seq for r in records_page(reader, "s", timeline=1)[0]] == [0, 1, 2, 6, 7]

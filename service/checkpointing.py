@@ -1,0 +1,94 @@
+"""The thread that writes checkpoints, so that learning does not wait for the disk."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from model.snapshot import Snapshot
+from service.alarms import Alarms
+from service.checkpoints import Checkpoints, Manifest, Place
+from service.errors import ServiceError, StorageFailed
+
+Done = Callable[[Manifest | StorageFailed], None]
+
+log = logging.getLogger("rjepa.checkpoints")
+
+
+@dataclass(frozen=True)
+class _Job:
+    snapshot: Snapshot
+    place: Place
+    done: Done
+
+
+class CheckpointWriter(threading.Thread):
+    """Writes what is handed to it, one after the other, and removes what retention no longer keeps."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, alarms: Alarms, identity: dict[str, Any], device: str, *, keep: int
+    ) -> None:
+        super().__init__(name="checkpoints", daemon=True)
+        self._checkpoints = checkpoints
+        self._alarms = alarms
+        self._identity = identity
+        self._device = device
+        self._keep = keep
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self.last: str | None = None
+        """The id of the newest checkpoint written or loaded."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is waiting to be written."""
+        return self._jobs.unfinished_tasks > 0
+
+    def submit(self, snapshot: Snapshot, place: Place, done: Done = lambda outcome: None) -> None:
+        """Write it soon; ``done`` is called in this thread with what came of it."""
+        self._jobs.put(_Job(snapshot, place, done))
+
+    def write_and_wait(self, snapshot: Snapshot, place: Place) -> Manifest | StorageFailed:
+        """Write it, after what was submitted before, and wait for it."""
+        answer: queue.Queue[Manifest | StorageFailed] = queue.Queue()
+        self.submit(snapshot, place, answer.put)
+        return answer.get()
+
+    def stop(self) -> None:
+        """End once everything submitted is written."""
+        if self.is_alive():
+            self._jobs.put(None)
+            self.join()
+
+    def run(self) -> None:
+        """Write until :meth:`stop`."""
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.done(self._write(job))
+            except Exception:  # the thread's boundary: the next checkpoint must be written all the same
+                log.exception("a checkpoint's end could not be told")
+            finally:
+                self._jobs.task_done()
+        self._jobs.task_done()
+
+    def _write(self, job: _Job) -> Manifest | StorageFailed:
+        try:
+            manifest = self._checkpoints.write(job.snapshot, job.place, self._identity, self._device)
+        except StorageFailed as error:
+            self._alarms.raise_alarm("checkpoint_failed", str(error))
+            return error
+        except Exception as error:
+            log.exception("a checkpoint could not be written")
+            self._alarms.raise_alarm("checkpoint_failed", f"{type(error).__name__}: {error}")
+            return StorageFailed(f"a checkpoint could not be written: {error}")
+        self.last = manifest.id
+        log.info("checkpoint %s: journal id %d, %d bytes", manifest.id, manifest.journal, manifest.size_bytes)
+        try:
+            for gone in self._checkpoints.prune(self._keep, manifest.timeline):
+                log.info("checkpoint %s removed by retention", gone)
+        except ServiceError as error:
+            log.warning("old checkpoints could not be removed: %s", error)
+        return manifest

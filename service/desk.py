@@ -1,0 +1,248 @@
+"""What can be asked of a running worker, over its control socket.
+
+======== ============================================= ====================================================
+op       takes                                         gives
+======== ============================================= ====================================================
+status                                                 pid, started, recovering, recovered, to_recover,
+                                                       waiting, oldest_wait_s, storage, last_checkpoint,
+                                                       owners, model
+embed    z: [m numbers], or patch: {height, width,     embedding: [q numbers]; 503 ``busy`` where the learner
+         rgb: base64 of 50 x 50 x 3 bytes}             has had no moment for it within 5 s
+command  name, stream, arguments                       id (of its journal entry), applied (whether it has been
+                                                       carried out already), what it came to
+======== ============================================= ====================================================
+
+A command is answered once it is durable and, where its turn comes within 2 s, carried out. ``checkpoint``, ``restore``
+and ``delete_checkpoint`` are answered when they are done.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.config import RatesConfig
+from model.errors import ModelError
+from model.learner import Learner
+from service.checkpoints import Checkpoints
+from service.control import Call
+from service.errors import CheckpointBad, RequestRefused
+from service.features import Features
+from service.journal import Journal
+from service.patches import SHAPE
+
+APPLIED_S = 2.0
+"""How long a command's answer waits for it to be carried out."""
+EMBED_S = 5.0
+ABOUT_STREAMS = ("reset", "delete")
+ABOUT_CHECKPOINTS = ("restore", "delete_checkpoint")
+COMMANDS = ("pause", "resume", "rates", *ABOUT_STREAMS, "checkpoint", *ABOUT_CHECKPOINTS)
+DONE_FIRST = ("checkpoint", *ABOUT_CHECKPOINTS)
+"""Commands that are answered only when they are done."""
+
+
+@dataclass(frozen=True)
+class _Embed:
+    call: Call
+    given_up_s: float
+    z: np.ndarray[Any, np.dtype[np.float32]] | None
+    patch: np.ndarray[Any, np.dtype[np.uint8]] | None
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    call: Call
+    answer_s: float
+
+
+class Desk:
+    """Takes the requests in the control thread; the learning loop does what needs the learner."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        checkpoints: Checkpoints,
+        learner: Learner,
+        features: Features,
+        *,
+        status: Callable[[], dict[str, Any]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._learner = learner
+        self._features = features
+        self._status = status
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._embeds: deque[_Embed] = deque()
+        self._patches: deque[_Embed] = deque()
+        self._stopping = False
+
+    # In the control thread.
+
+    def handle(self, call: Call) -> None:
+        """Answer, or see to it that an answer comes."""
+        match call.request.get("op"):
+            case "status":
+                call.answer(self._status())
+            case "embed":
+                self._embed(call)
+            case "command":
+                self._command(call)
+            case other:
+                raise RequestRefused(422, "unknown_op", f"{other!r} is no operation: status, embed or command")
+
+    def tick(self) -> None:
+        """Answer what has waited long enough."""
+        now_s = time.monotonic()
+        with self._lock:
+            late = {entry: w for entry, w in self._waiting.items() if w.answer_s <= now_s}
+            for entry in late:
+                del self._waiting[entry]
+        for entry, waiting in late.items():
+            waiting.call.answer({"id": entry, "applied": False})
+        for line in (self._embeds, self._patches):
+            while line and line[0].given_up_s <= now_s:
+                try:
+                    embed = line.popleft()
+                except IndexError:
+                    break
+                embed.call.refuse(503, "busy", "the learner had no moment for it; ask again")
+
+    def close(self) -> None:
+        """The worker ends: nothing more is taken, what waits is told."""
+        with self._lock:
+            self._stopping = True
+            waiting, self._waiting = self._waiting, {}
+        for entry, left in waiting.items():
+            left.call.refuse(
+                503, "stopping", f"the worker ends; command {entry} is journalled and carried out next time"
+            )
+        for embed in (*self._embeds, *self._patches):
+            embed.call.refuse(503, "stopping", "the worker ends")
+
+    def _command(self, call: Call) -> None:
+        name, stream = call.request.get("name"), call.request.get("stream")
+        arguments = call.request.get("arguments") or {}
+        if name not in COMMANDS or not isinstance(arguments, dict):
+            raise RequestRefused(422, "unknown_command", f"{name!r} is no command: {', '.join(COMMANDS)}")
+        self._check(name, stream, arguments)
+        with self._lock:
+            if self._stopping:
+                raise RequestRefused(503, "stopping", "the worker ends")
+            entry = self._journal.append_command(
+                name, stream if name in ABOUT_STREAMS else None, arguments, time.time()
+            )
+            wait_s = math.inf if name in DONE_FIRST else APPLIED_S
+            self._waiting[entry] = _Waiting(call, time.monotonic() + wait_s)
+        self._wake()
+
+    def _check(self, name: str, stream: Any, arguments: dict[str, Any]) -> None:
+        """Raise :class:`RequestRefused` for what could never be carried out."""
+        if name in ABOUT_STREAMS:
+            if not any(cursor.name == stream for cursor in self._journal.cursors()):
+                raise RequestRefused(404, "unknown_stream", f"there is no stream {str(stream)[:80]!r}")
+        elif name in ABOUT_CHECKPOINTS:
+            checkpoint = arguments.get("checkpoint")
+            if not isinstance(checkpoint, str):
+                raise RequestRefused(422, "bad_argument", "checkpoint must be an id")
+            try:
+                self._checkpoints.manifest(checkpoint)
+            except CheckpointBad as error:
+                if name == "restore":
+                    raise RequestRefused(409, error.code, str(error)) from None
+        elif name == "rates":
+            self._check_rates(arguments.get("rates"))
+        elif name == "checkpoint":
+            label, pinned = arguments.get("label"), arguments.get("pinned", False)
+            if not (label is None or (isinstance(label, str) and len(label) <= 256)) or not isinstance(pinned, bool):
+                raise RequestRefused(
+                    422, "bad_argument", "label is a text of at most 256 characters, pinned true or false"
+                )
+
+    def _check_rates(self, rates: Any) -> None:
+        known = self._learner.rates
+        if not isinstance(rates, dict) or not rates or not set(rates) <= set(known) or None in rates.values():
+            raise RequestRefused(422, "bad_argument", f"rates names some of {', '.join(known)}, each with a number")
+        try:
+            RatesConfig.model_validate(rates, strict=True)
+        except ValueError:
+            raise RequestRefused(422, "bad_argument", "a rate is a number from 0 to 1") from None
+
+    def _embed(self, call: Call) -> None:
+        if self._stopping:
+            raise RequestRefused(503, "stopping", "the worker ends")
+        given_up_s = time.monotonic() + EMBED_S
+        if "patch" in call.request:
+            self._patches.append(_Embed(call, given_up_s, None, _patch(call.request["patch"])))
+        else:
+            z = _vector(call.request.get("z"), self._learner.config.features)
+            self._embeds.append(_Embed(call, given_up_s, z, None))
+        self._wake()
+
+    # In the learning thread.
+
+    def applied(self, entry: int, value: dict[str, Any]) -> None:
+        """A command was carried out, and what it came to is durable."""
+        with self._lock:
+            waiting = self._waiting.pop(entry, None)
+        if waiting is None:
+            return
+        if value["ok"]:
+            waiting.call.answer({"id": entry, "applied": True} | value)
+        else:
+            waiting.call.refuse(value["status"], value["code"], value["detail"])
+
+    def serve(self, *, idle: bool) -> None:
+        """Embed what waits: every z, but a patch only where no fixation waits, one at a time."""
+        for _ in range(len(self._embeds)):
+            self._serve_one(self._embeds)
+        if idle:
+            self._serve_one(self._patches)
+        if self._patches:
+            self._wake()
+
+    def _serve_one(self, line: deque[_Embed]) -> None:
+        try:
+            embed = line.popleft()
+        except IndexError:
+            return  # given up meanwhile
+        z = self._features.of_patch(embed.patch) if embed.patch is not None else embed.z
+        assert z is not None
+        try:
+            call_with = self._learner.embed(z)
+        except ModelError as error:
+            embed.call.refuse(422, "bad_argument", str(error))
+        else:
+            embed.call.answer({"embedding": call_with.tolist()})
+
+
+def _vector(numbers: Any, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    ok = isinstance(numbers, list) and len(numbers) == size
+    if not ok or not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+        raise RequestRefused(422, "bad_argument", f"z must be {size} finite numbers")
+    return np.array(numbers, dtype=np.float32)
+
+
+def _patch(patch: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    told = f"patch must be {{height: {SHAPE[0]}, width: {SHAPE[1]}, rgb: base64 of height x width x 3 bytes}}"
+    if not isinstance(patch, dict) or (patch.get("height"), patch.get("width")) != SHAPE[:2]:
+        raise RequestRefused(422, "bad_argument", told)
+    try:
+        data = base64.b64decode(patch.get("rgb", ""), validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise RequestRefused(422, "bad_argument", told) from None
+    if len(data) != SHAPE[0] * SHAPE[1] * SHAPE[2]:
+        raise RequestRefused(422, "bad_argument", told)
+    return np.frombuffer(data, dtype=np.uint8).reshape(SHAPE)

@@ -1,0 +1,62 @@
+"""z of the fixations that are next: the retina sees what is new, in batches, before the step that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.wire import PatchHeader
+from model.retina import Retina
+from service.alarms import Alarms
+from service.journal import Entry, Journal
+from service.patches import decode_patch
+
+
+class Features:
+    """Gives entries their z, durably. ``batch`` is how many patches the retina sees at once."""
+
+    def __init__(self, retina: Retina, journal: Journal, alarms: Alarms, *, batch: int) -> None:
+        self._retina = retina
+        self._journal = journal
+        self._alarms = alarms
+        self._batch = batch
+
+    def ready(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The first of ``entries`` with their features: all up to a batch of new ones.
+
+        New features are durable when this returns. A fixation whose patch is gone too becomes ``lost``.
+        Raises :class:`~service.errors.StorageFailed`.
+        """
+        chosen: list[Entry] = []
+        seen: list[NDArray[np.uint8]] = []
+        new: list[int] = []
+        for entry in entries:
+            if entry.kind == "fixation" and entry.z is None:
+                if len(new) == self._batch:
+                    break
+                patch = self._journal.patch(entry.id)
+                if patch is None:
+                    chosen.append(self._lost(entry))
+                    continue
+                header = PatchHeader.model_validate(entry.body["patch"])
+                seen.append(decode_patch(header, patch))
+                new.append(len(chosen))
+            chosen.append(entry)
+        if new:
+            z = self._retina.features(np.stack(seen))
+            self._journal.put_features((chosen[at].id, z[row]) for row, at in enumerate(new))
+            for row, at in enumerate(new):
+                chosen[at] = replace(chosen[at], z=z[row])
+        return chosen
+
+    def of_patch(self, patch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """z (m,) of one patch uint8 (50, 50, 3), kept nowhere."""
+        z: NDArray[np.float32] = self._retina.features(patch[np.newaxis])[0]
+        return z
+
+    def _lost(self, entry: Entry) -> Entry:
+        self._alarms.raise_alarm("data_lost", f"neither patch nor features of seq {entry.seq} are there", entry.stream)
+        return replace(entry, kind="lost")

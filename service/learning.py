@@ -1,0 +1,293 @@
+"""The learning loop: the journal's next entries, one after the other, in turns.
+
+A turn takes what waits (a few dozen entries at most), sees to their features, learns them, makes records,
+results and alarms durable in one commit, and only then tells anybody: PUB, the clients, the control socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from clients import wire
+from model.errors import ModelError
+from service.alarms import Alarms
+from service.checkpointing import CheckpointWriter
+from service.checkpoints import Checkpoints, Manifest
+from service.entries import CHANGING, Applier, failure
+from service.errors import CheckpointBad, RequestRefused, StorageFailed
+from service.features import Features
+from service.journal import Alarm, Entry, Journal, Result, Timeline, Turn
+from service.mailbox import Mailbox
+from service.publish import Publisher
+from service.records import Record
+
+TURN_ENTRIES = 32
+TURN_S = 0.05
+"""A turn ends after so long, so that what it learned is told soon."""
+IDLE_S = 0.5
+RETRY_S = 0.5
+"""How often a disk that refused a turn is asked again."""
+
+log = logging.getLogger("rjepa.learning")
+
+
+class Stop:
+    """Asked to end: set by a signal, looked at between steps. ``wake`` is the learning loop's bell."""
+
+    def __init__(self, wake: Mailbox[None]) -> None:
+        self.asked = False
+        self._wake = wake
+
+    def ask(self) -> None:
+        """End soon. Safe in a signal handler."""
+        self.asked = True
+        self._wake.put(None)
+
+    def __call__(self) -> bool:
+        """Whether to end."""
+        return self.asked
+
+
+class Asked(Protocol):
+    """The other side of the control socket, as the loop sees it."""
+
+    def applied(self, entry: int, value: dict[str, Any]) -> None:
+        """A command was carried out; its result is durable."""
+
+    def serve(self, *, idle: bool) -> None:
+        """Answer what needs the learner; ``idle`` says that no fixation waits."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told what was learned, once it is durable."""
+
+    publisher: Publisher
+    clients: Callable[[list[wire.Learned]], None]
+    asked: Asked
+    model: Callable[[], str]
+    """The description of the model as JSON text, for ``meta``."""
+
+
+class LearningLoop:
+    """Runs in the thread that owns the learner."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        features: Features,
+        journal: Journal,
+        checkpoints: Checkpoints,
+        writer: CheckpointWriter,
+        alarms: Alarms,
+        told: Told,
+        *,
+        wake: Mailbox[None],
+        stop: Stop,
+        checkpoint_every_s: float,
+    ) -> None:
+        self._applier = applier
+        self._features = features
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._writer = writer
+        self._alarms = alarms
+        self._told = told
+        self._wake = wake
+        self._stop = stop
+        self._every_s = checkpoint_every_s
+        self._checkpoint_id = 0
+        self._checkpoint_s = time.monotonic()
+        self.storage: str | None = None
+        """Why nothing can be learned at the moment: the disk takes no write; None while it does."""
+
+    def run(self, begun: Manifest | None, *, checkpoint_now: bool) -> None:
+        """Learn until stopped. ``begun``: the checkpoint recovery loaded; ``checkpoint_now``: it was long ago."""
+        self._checkpoint_id = begun.journal if begun else 0
+        self._checkpoint_s = time.monotonic() - (self._every_s if checkpoint_now else 0.0)
+        while not self._stop():
+            self._wake.take()
+            worked = self._turn()
+            self._told.asked.serve(idle=not worked)
+            self._checkpoint_when_due()
+            if not worked and not self._stop():
+                self._wait(IDLE_S)
+
+    def finish(self) -> None:
+        """The last checkpoint, of what is durable."""
+        if self._applier.cursor > self._checkpoint_id and self._applier.cursor <= self._journal.learned_id():
+            self._writer.write_and_wait(self._applier.learner.snapshot(), self._applier.place())
+
+    def _turn(self) -> bool:
+        """Learn the next entries; False where nothing waits."""
+        try:
+            entries = self._next()
+        except StorageFailed as error:
+            self._trouble(error)
+            self._wait(RETRY_S)
+            return True
+        if not entries:
+            return False
+        turn = Turn(self._applier.cursor)
+        finish: Callable[[], None] | None = None
+        if entries[0].kind == "command":
+            finish = self._command(entries[0], turn)
+        else:
+            ends_s = time.monotonic() + TURN_S
+            for entry in entries:
+                self._applier.apply(entry, turn)
+                if time.monotonic() > ends_s or self._stop():
+                    break
+        if self._commit(turn):
+            self._tell(turn)
+            if finish is not None:
+                finish()
+        return True
+
+    def _next(self) -> list[Entry]:
+        """The next entries, ready to be learned; a command comes alone."""
+        entries = self._journal.entries(self._applier.cursor, TURN_ENTRIES)
+        for number, entry in enumerate(entries):
+            if entry.kind == "command":
+                entries = entries[: max(number, 1)]
+                break
+        return self._features.ready(entries)
+
+    def _commit(self, turn: Turn) -> bool:
+        """Make a turn durable, however long the disk refuses; False where it still did when the worker stopped."""
+        while True:
+            try:
+                self._journal.put_turn(turn, time.time())
+            except StorageFailed as error:
+                self._trouble(error)
+                if self._stop():
+                    return False
+                self._wait(RETRY_S)
+            else:
+                self.storage = None
+                return True
+
+    def _tell(self, turn: Turn) -> None:
+        """The commit has returned: publish the records, tell the clients, answer the commands."""
+        for alarm in turn.alarms:
+            log.warning("alarm %s%s: %s", alarm.kind, f" (stream {alarm.stream})" if alarm.stream else "", alarm.detail)
+        records = [write for write in turn.writes if isinstance(write, Record)]
+        self._told.publisher.publish(records)
+        if records:
+            self._told.clients([_learned(record) for record in records])
+        for write in turn.writes:
+            if isinstance(write, Result):
+                self._told.asked.applied(write.id, write.value)
+
+    def _command(self, entry: Entry, turn: Turn) -> Callable[[], None] | None:
+        """Carry out a command; what is returned is to be done once the turn is durable."""
+        name = entry.body["name"]
+        finish: Callable[[], None] | None = None
+        if name in CHANGING:
+            self._applier.apply(entry, turn)
+        elif name == "checkpoint":
+            finish = partial(self._take_checkpoint, entry.id, entry.body["arguments"])
+        elif entry.id in self._applier.quarantined:
+            turn.writes.append(Result(entry.id, failure(409, "refused", "it ended the process three times")))
+        else:
+            self._applier.mark.begin(entry.id)
+            value = self._restore(entry, turn) if name == "restore" else self._delete_checkpoint(entry)
+            self._applier.mark.end()
+            if not value["ok"]:
+                turn.alarms.append(Alarm("command_failed", f"{name}: {value['detail']}"))
+            turn.writes.append(Result(entry.id, value))
+        self._applier.passed(entry, turn)
+        turn.meta["model"] = self._told.model()
+        return finish
+
+    def _take_checkpoint(self, entry: int, arguments: dict[str, Any]) -> None:
+        def done(outcome: Manifest | StorageFailed) -> None:
+            value = (
+                {"ok": True, "checkpoint": outcome.json_object()}
+                if isinstance(outcome, Manifest)
+                else failure(503, outcome.code, str(outcome))
+            )
+            try:
+                self._journal.put_result(Result(entry, value))
+            except StorageFailed as error:
+                log.warning("the result of a checkpoint could not be kept: %s", error)
+            self._told.asked.applied(entry, value)
+
+        place = self._applier.place(label=arguments.get("label"), pinned=bool(arguments.get("pinned")))
+        self._writer.submit(self._applier.learner.snapshot(), place, done)
+
+    def _restore(self, entry: Entry, turn: Turn) -> dict[str, Any]:
+        """Go back to a checkpoint: it is done once a new one, of the old parameters, is durable; else nothing is."""
+        applier = self._applier
+        name = entry.body["arguments"]["checkpoint"]
+        timeline = max([0, *self._journal.timelines()]) + 1
+        before = (applier.learner.snapshot(), applier.timeline, applier.sequences)
+        try:
+            manifest, snapshot = self._checkpoints.read(name)
+            applier.restore(snapshot, timeline)
+        except RequestRefused as error:
+            return failure(error.status, error.code, error.detail)
+        except (CheckpointBad, ModelError) as error:
+            return failure(409, "checkpoint_bad", str(error))
+        applier.passed(entry, turn)
+        written = self._writer.write_and_wait(applier.learner.snapshot(), applier.place(parent=name))
+        if not isinstance(written, Manifest):
+            applier.learner.load(before[0])
+            applier.timeline, applier.sequences = before[1:]
+            return failure(503, written.code, str(written))
+        self._checkpoint_id = written.journal
+        turn.writes.append(Timeline(timeline, written.created, manifest.timeline, name, manifest.journal, entry.id))
+        log.info("went back to checkpoint %s (journal id %d): timeline %d", name, manifest.journal, timeline)
+        return {"ok": True, "checkpoint": written.json_object()}
+
+    def _delete_checkpoint(self, entry: Entry) -> dict[str, Any]:
+        name = entry.body["arguments"]["checkpoint"]
+        try:
+            good = self._checkpoints.last_good(self._applier.timeline)
+            if good is not None and good.id == name:
+                other = self._checkpoints.last_good(self._applier.timeline, but=name)
+                if other is None:
+                    return failure(
+                        409,
+                        "last_checkpoint",
+                        f"{name} is the only good checkpoint of this timeline; take another first",
+                    )
+            self._checkpoints.delete(name)
+        except RequestRefused as error:
+            return failure(error.status, error.code, error.detail)
+        except StorageFailed as error:
+            return failure(503, error.code, str(error))
+        return {"ok": True}
+
+    def _checkpoint_when_due(self) -> None:
+        due = time.monotonic() - self._checkpoint_s >= self._every_s
+        if due and self._applier.cursor > self._checkpoint_id and not self._writer.busy and self.storage is None:
+            self._checkpoint_id, self._checkpoint_s = self._applier.cursor, time.monotonic()
+            self._writer.submit(self._applier.learner.snapshot(), self._applier.place())
+
+    def _trouble(self, error: StorageFailed) -> None:
+        if self.storage is None:
+            log.error("%s", error)
+        self.storage = str(error)
+
+    def _wait(self, limit_s: float) -> None:
+        select.select([self._wake.fileno()], [], [], limit_s)
+        if self.storage is not None:
+            self._wake.take()
+
+
+def _learned(record: Record) -> wire.Learned:
+    return wire.Learned(
+        stream=record.stream,
+        seq=record.seq,
+        prediction_error=record.prediction_error,
+        position=record.position,
+        latency_ms=record.latency_ms or 0.0,
+        skipped=record.skipped,
+    )

@@ -1,0 +1,146 @@
+"""Back to where the last process was: the newest good checkpoint, then the journal after it, learned again.
+
+What already has its record is learned again without writing anything; fixations and commands go through the same
+:class:`~service.entries.Applier` as when they came, so the bits are the same. Only restores differ: what they
+did stands in ``timelines``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import ModelError
+from model.snapshot import Snapshot
+from service.alarms import Alarms
+from service.checkpoints import Checkpoints, Manifest
+from service.entries import CHANGING, Applier
+from service.errors import CheckpointBad, DirectoryRefused, RequestRefused
+from service.features import Features
+from service.journal import Entry, Journal, Timeline, Turn
+
+CHUNK = 256
+
+log = logging.getLogger("rjepa.recovery")
+
+
+@dataclass
+class Progress:
+    """How far a recovery is."""
+
+    recovering: bool = True
+    recovered: int = 0
+    to_recover: int = 0
+
+
+class Recovery:
+    """One recovery of ``applier``, whose learner is as new."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        journal: Journal,
+        checkpoints: Checkpoints,
+        features: Features,
+        alarms: Alarms,
+        identity: dict[str, Any],
+    ) -> None:
+        self.progress = Progress()
+        self._applier = applier
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._features = features
+        self._alarms = alarms
+        self._identity = identity
+        self._timelines = journal.timelines()
+
+    def run(self, stopping: Callable[[], bool]) -> Manifest | None:
+        """Recover, or as far as it goes before ``stopping`` says so. The checkpoint it began from, if any.
+
+        Raises :class:`DirectoryRefused` where a restore must be made again and its checkpoint is gone.
+        """
+        self._checkpoints.clean({0, *self._timelines})
+        goal = self._journal.learned_id()
+        begun = self._load(goal)
+        progress = self.progress
+        progress.to_recover = goal - self._applier.cursor
+        if progress.to_recover:
+            log.info("learning again journal ids %d to %d", self._applier.cursor + 1, goal)
+        while self._applier.cursor < goal and not stopping():
+            entries = self._journal.entries(self._applier.cursor, min(CHUNK, goal - self._applier.cursor))
+            entries = [entry for entry in entries if entry.id <= goal]
+            if not entries:
+                break
+            for entry in self._features.ready(entries):
+                if stopping():
+                    break
+                self._again(entry)
+                progress.recovered = progress.to_recover - (goal - entry.id)
+        progress.recovering = self._applier.cursor < goal
+        return begun
+
+    def _load(self, goal: int) -> Manifest | None:
+        """Load the newest good checkpoint; None leaves the learner as new."""
+        for wrong in self._checkpoints.unreadable():
+            self._alarms.raise_alarm("checkpoint_bad", wrong)
+        for manifest in self._candidates():
+            try:
+                snapshot = self._good(manifest, goal)
+                self._applier.learner.load(snapshot)
+            except (CheckpointBad, RequestRefused, ModelError) as error:
+                self._alarms.raise_alarm("checkpoint_bad", f"{error}; the one before it is used")
+                continue
+            applier = self._applier
+            applier.cursor, applier.timeline = manifest.journal, manifest.timeline
+            applier.cursors, applier.sequences = dict(manifest.cursors), dict(manifest.sequences)
+            log.info("checkpoint %s loaded, journal id %d", manifest.id, manifest.journal)
+            return manifest
+        return None
+
+    def _candidates(self) -> Iterator[Manifest]:
+        """Checkpoints the journal leads on from, newest first: the present timeline's, then its ancestors'.
+
+        An ancestor went on until the restore that began its child: what it wrote later is of no use.
+        """
+        every = self._checkpoints.list()
+        timeline, before = self._journal.timeline(), None
+        while True:
+            for manifest in reversed(every):
+                if manifest.timeline == timeline and (before is None or manifest.journal < before):
+                    yield manifest
+            child = self._timelines.get(timeline)
+            if child is None:
+                return
+            timeline, before = child.parent, child.start if before is None else min(before, child.start)
+
+    def _good(self, manifest: Manifest, goal: int) -> Snapshot:
+        found, snapshot = self._checkpoints.read(manifest.id)
+        if found.journal > goal:
+            raise CheckpointBad(f"checkpoint {found.id} knows journal id {found.journal}, the journal ends at {goal}")
+        if found.identity != self._identity:
+            differing = [key for key in self._identity if found.identity.get(key) != self._identity[key]]
+            raise CheckpointBad(f"checkpoint {found.id} is of another configuration ({', '.join(differing) or 'more'})")
+        return snapshot
+
+    def _again(self, entry: Entry) -> None:
+        """Apply an entry whose record or result is durable; nothing is written."""
+        forgotten = Turn(0)
+        if entry.kind != "command" or entry.body["name"] in CHANGING:
+            self._applier.apply(entry, forgotten)
+            return
+        for timeline in self._timelines.values():
+            if timeline.start == entry.id:
+                self._restore_again(timeline)
+        self._applier.passed(entry, forgotten)
+
+    def _restore_again(self, timeline: Timeline) -> None:
+        try:
+            _, snapshot = self._checkpoints.read(timeline.checkpoint)
+            self._applier.restore(snapshot, timeline.id)
+        except (CheckpointBad, RequestRefused, ModelError) as error:
+            raise DirectoryRefused(
+                f"{self._journal.path}: no checkpoint of timeline {timeline.id} is good, and {timeline.checkpoint}, "
+                f"which it began from, can't be used either ({error}); restore one of them from a backup"
+            ) from error
