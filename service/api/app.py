@@ -1,0 +1,97 @@
+"""The HTTP interface put together: one file per resource, guarded as a whole.
+
+It is a process of its own beside the worker: it reads the database by short snapshots and asks the worker
+over the control socket, so that no reader, however eager, stands in learning's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from service.access import Access
+from service.api import (
+    checkpoints,
+    docs,
+    embed,
+    embedding,
+    health,
+    loss,
+    metrics,
+    model,
+    page,
+    patch,
+    problems,
+    records,
+    streams,
+)
+from service.api.error_history import ErrorHistory
+from service.api.security import Guard, host_list
+from service.api.site import Site
+from service.settings import Settings
+
+THREADS = 8
+"""Of which at most one computes and four wait for the worker, so a short look always finds one."""
+VERSION = "1"
+
+_PROBLEM: dict[str, Any] = {
+    "description": "refused; see `code` and `detail`",
+    "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+}
+
+
+def create_app(settings: Settings, access: Access) -> FastAPI:
+    """The application for the data directory in ``settings``; neither database nor worker need be there yet."""
+    site = Site(settings, access)
+    history = ErrorHistory(site.read)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        site.open_queues()
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+
+    app = FastAPI(
+        title="rjepa",
+        version=VERSION,
+        description="Learning from fixations, one after the other. Errors are RFC 9457 problems; times are seconds.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM, 422: _PROBLEM},
+    )
+    problems.install(app)
+    app.add_middleware(Guard, access=access, allowed_hosts=host_list(settings.allowed_hosts))
+    for resource in (health, metrics, model, streams, embedding, records, patch, embed, checkpoints):
+        app.include_router(resource.router(site))
+    for drawn in (loss, page):
+        app.include_router(drawn.router(site, history))
+    app.include_router(docs.router(app))
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the problem's schema into the OpenAPI document, and tokens where they are asked for."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            parts = document.setdefault("components", {})
+            for shape in (problems.ProblemBody, embed.PatchWish, embed.EmbedWish):
+                schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+                parts.setdefault("schemas", {})[shape.__name__] = {k: v for k, v in schema.items() if k != "$defs"}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                parts["schemas"].pop(unused, None)
+            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{}, {"token": []}]
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,108 @@
+"""``/v1/checkpoints``: list, take, look at, download, go back to, delete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, BinaryIO
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query
+from fastapi import Path as PathParameter
+from starlette.responses import Response, StreamingResponse
+
+from service.access import NAME_PATTERN
+from service.api.problems import Problem
+from service.api.security import json_only
+from service.api.shapes import Checkpoint, Checkpoints, CheckpointWish, Deleted
+from service.api.site import Site, answer
+from service.manifests import Folder
+
+CheckpointId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the checkpoint's id")]
+PIECE_BYTES = 1 << 20
+
+
+def router(site: Site) -> APIRouter:
+    """The routes of this module."""
+    routes = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
+    folder = Folder(site.settings.data_dir / "checkpoints")
+    changing = [Depends(json_only), site.queue("command")]
+
+    @routes.get("", response_model=Checkpoints, summary="Checkpoints, newest first")
+    def list_checkpoints(
+        after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="those older than this id")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="checkpoints a page")] = 100,
+    ) -> Response:
+        every = [manifest.json_object() for manifest in reversed(folder.list())]
+        return answer(_page(every, after, limit))
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=Checkpoint,
+        summary="Take a checkpoint, with a label, pinned or not",
+        dependencies=changing,
+    )
+    def take_checkpoint(wish: CheckpointWish | None = None) -> Response:
+        """Answered once it is durable."""
+        wanted = wish or CheckpointWish()
+        taken = site.worker.command("checkpoint", label=wanted.label, pinned=wanted.pinned)["checkpoint"]
+        return answer(taken, 201, {"Location": f"/v1/checkpoints/{taken['id']}"})
+
+    @routes.get("/{checkpoint}", response_model=Checkpoint, summary="One checkpoint")
+    def get_checkpoint(checkpoint: CheckpointId) -> Response:
+        return answer(folder.manifest(checkpoint).json_object())
+
+    @routes.get(
+        "/{checkpoint}/download",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/octet-stream": {}}, "description": "a safetensors file"}},
+        summary="The parameters and states as a safetensors file",
+    )
+    def download_checkpoint(checkpoint: CheckpointId) -> Response:
+        """Its SHA-256 is in the header ETag and in the checkpoint's `sha256`."""
+        sha256 = folder.manifest(checkpoint).sha256
+        try:
+            file = folder.path(checkpoint).open("rb")
+        except FileNotFoundError:
+            raise Problem(409, "checkpoint_bad", f"checkpoint {checkpoint} has no parameters any more") from None
+        headers = {
+            "Content-Length": str(os.fstat(file.fileno()).st_size),
+            "Content-Disposition": f'attachment; filename="{checkpoint}.safetensors"',
+            "ETag": f'"{sha256}"',
+        }
+        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
+    @routes.post(
+        "/{checkpoint}/restore",
+        response_model=Checkpoint,
+        summary="Go back: the old parameters, present cursors, a new timeline",
+        dependencies=changing,
+    )
+    def restore_checkpoint(checkpoint: CheckpointId) -> Response:
+        """Answered with the new checkpoint once it is durable; every stream then starts a new sequence."""
+        return answer(site.worker.command("restore", checkpoint=checkpoint)["checkpoint"])
+
+    @routes.delete("/{checkpoint}", response_model=Deleted, summary="Delete a checkpoint", dependencies=changing)
+    def delete_checkpoint(checkpoint: CheckpointId) -> Response:
+        site.worker.command("delete_checkpoint", checkpoint=checkpoint)
+        return answer({"id": checkpoint, "done": "deleted"})
+
+    return routes
+
+
+def _page(every: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+    ids = [one["id"] for one in every]
+    if after is not None and after not in ids:
+        raise Problem(
+            404, "unknown_checkpoint", f"there is no checkpoint {after!r} to go on after; list from the start"
+        )
+    first = 0 if after is None else ids.index(after) + 1
+    page = every[first : first + limit]
+    return {"checkpoints": page, "next": page[-1]["id"] if first + limit < len(every) else None}
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while piece := await anyio.to_thread.run_sync(file.read, PIECE_BYTES):
+            yield piece

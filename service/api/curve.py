@@ -1,0 +1,93 @@
+"""The loss curve as numbers: smoothed, compared with the best trivial predictor, and thinned for drawing.
+
+All arrays run over the fixations of one stream that have an error, ascending by seq. Letters: n such
+fixations, k the trivial predictors (:data:`service.schema.TRIVIAL_ERRORS`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+FEWEST_SHARE = 0.5
+"""A trivial predictor that has an error for fewer of the fixations than this share is no candidate."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a curve is made of. ``trivial`` is (n, k), NaN where a predictor had nothing to say; ``time_s`` unix s."""
+
+    seq: Integers
+    time_s: Floats
+    position: Integers
+    error: Floats
+    trivial: Floats
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+    def part(self, first: int, last: int) -> Errors:
+        """The fixations with index ``first`` up to, without, ``last``; shares memory."""
+        cut = slice(first, last)
+        return Errors(self.seq[cut], self.time_s[cut], self.position[cut], self.error[cut], self.trivial[cut])
+
+
+def running_mean(values: Floats, window: int) -> Floats:
+    """The mean of each value and up to ``window - 1`` before it; NaN counts for nothing, and alone gives NaN."""
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(0, last - window)
+    number = counts[last] - counts[first]
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, (sums[last] - sums[first]) / np.maximum(number, 1), np.nan)
+
+
+def best_trivial(errors: Errors) -> int | None:
+    """The trivial predictor (column) with the least error; None where there is no candidate.
+
+    Each is compared with the learner over the fixations it has an error for, so that one that is silent on
+    hard fixations gains nothing by it.
+    """
+    if len(errors) == 0:
+        return None
+    known = np.isfinite(errors.trivial)
+    counts = known.sum(axis=0)
+    candidates = counts >= max(1.0, FEWEST_SHARE * len(errors))
+    if not candidates.any():
+        return None
+    excess = np.where(known, errors.trivial - errors.error[:, None], 0.0).sum(axis=0) / np.maximum(counts, 1)
+    return int(np.argmin(np.where(candidates, excess, np.inf)))
+
+
+def thin(values: Floats, points: int) -> Integers:
+    """Indices, ascending, of at most ``points`` values (at least 2): the first minimum and maximum of each bin.
+
+    The bins are ``points // 2`` runs of equal length; where all values fit, all are kept.
+    """
+    if len(values) <= points:
+        return np.arange(len(values))
+    edges = np.linspace(0, len(values), points // 2 + 1).astype(np.int64)
+    kept: set[int] = set()
+    for first, last in itertools.pairwise(edges):
+        cut = values[first:last]
+        kept.update((int(first + np.argmin(cut)), int(first + np.argmax(cut))))
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def by_position(errors: Errors, positions: int) -> list[tuple[int, float, int]]:
+    """(position, mean error, count) of the first ``positions`` positions of a sequence that have any."""
+    chosen = (errors.position >= 0) & (errors.position < positions)
+    at = errors.position[chosen]
+    if len(at) == 0:
+        return []
+    counts = np.bincount(at)
+    sums = np.bincount(at, weights=errors.error[chosen])
+    return [(int(i), float(sums[i] / counts[i]), int(counts[i])) for i in np.flatnonzero(counts)]

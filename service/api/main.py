@@ -1,0 +1,102 @@
+"""``rjepa api``: the HTTP interface as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service import log
+from service.access import Access, check_http_bind
+from service.api.app import create_app
+from service.errors import AddressInUse, SettingsError
+from service.parent import end_with_parent
+from service.settings import Settings, load_settings
+
+NICENESS = 10
+"""How far learning goes before reading when both want the same core."""
+GRACE_S = 3
+"""How long answers under way may take once the end has been asked for."""
+
+logger = logging.getLogger("rjepa.api")
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the parent; 0 after an orderly end."""
+    settings = load_settings(argv, "api")
+    end_with_parent()
+    log.set_up(as_json=settings.log_json)
+    access = Access.load(settings.access_folder)
+    listening = bind(settings, access)
+    os.nice(NICENESS)
+    server = _Server(server_config(create_app(settings, access)))
+    with listening:
+        logger.info("listening on http://%s:%d", *listening.getsockname()[:2])
+        server.run(sockets=[listening])
+    return 0
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How ``app`` is served."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        ws="none",
+        lifespan="on",
+    )
+
+
+def bind(settings: Settings, access: Access) -> socket.socket:
+    """The listening socket of ``settings.http``.
+
+    Raises :class:`~service.errors.AccessRefused` where it would be open to others without tokens,
+    :class:`AddressInUse` where another program has the port, :class:`SettingsError` for an address of no one here.
+    """
+    host, _, port = settings.http.rpartition(":")
+    check_http_bind(host, access)
+    bare = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise SettingsError(f"--http {settings.http}: {bare} is no address: {error.strerror}") from None
+    # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is: 40 ms less.
+    listening = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(found[4])
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            told = f"{settings.http} is taken by another program; end it or name another address with --http"
+            raise AddressInUse(told) from None
+        raise SettingsError(f"--http {settings.http} can't be opened: {error.strerror}; name another address") from None
+    return listening
+
+
+class _Server(uvicorn.Server):
+    """Ends with exit code 0 when it is told to (uvicorn's own would raise the signal again after the end)."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as long as it serves."""
+        before = {number: signal.signal(number, self._asked) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self.handle_exit(number, frame)

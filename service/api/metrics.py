@@ -1,0 +1,110 @@
+"""``GET /metrics``: the same numbers as ``/v1/streams`` and ``/readyz``, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from service.api.site import Site
+from service.api.streams import stream_entries
+
+OF_THE_WORKER = {
+    "rjepa_worker_up": "1 while the worker answers",
+    "rjepa_recovering": "1 while entries of the journal are learned again after a start",
+    "rjepa_storage_ok": "1 while the journal takes writes",
+    "rjepa_learning": "1 while weights change",
+    "rjepa_fixations_waiting": "fixations journalled and not learned yet",
+    "rjepa_oldest_wait_seconds": "how long the oldest of them has waited",
+}
+OF_A_STREAM = {
+    "rjepa_stream_next_seq": ("next_seq", "first seq not yet durable"),
+    "rjepa_stream_lag": ("lag", "fixations journalled and not learned yet"),
+    "rjepa_stream_rate": ("rate", "fixations per second over the last minute"),
+    "rjepa_stream_last_error": ("last_error", "the newest prediction error"),
+    "rjepa_stream_idle_seconds": ("idle_s", "seconds since the newest fixation came"),
+    "rjepa_stream_connected": ("connected", "1 while its owner is connected"),
+}
+COUNTED_OF_A_STREAM = {
+    "rjepa_stream_learned": ("learned", "fixations learned"),
+    "rjepa_stream_padded": ("padded", "fixations whose patch went over the frame's edge"),
+}
+
+
+class _Now(Collector):
+    """What is so at the moment of the question; made anew for each."""
+
+    def __init__(self, status: dict[str, Any] | None, entries: list[dict[str, Any]], alarms: dict[str, int]) -> None:
+        self._status = status
+        self._entries = entries
+        self._alarms = alarms
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield from self._worker()
+        for name, (key, text) in OF_A_STREAM.items():
+            family = GaugeMetricFamily(name, text, labels=["stream"])
+            for entry in self._entries:
+                if entry[key] is not None:
+                    family.add_metric([entry["stream"]], float(entry[key]))
+            yield family
+        for name, (key, text) in COUNTED_OF_A_STREAM.items():
+            counter = CounterMetricFamily(name, text, labels=["stream"])
+            for entry in self._entries:
+                counter.add_metric([entry["stream"]], float(entry[key]))
+            yield counter
+        skipped = CounterMetricFamily("rjepa_stream_skipped", "fixations not learned", labels=["stream", "reason"])
+        for entry in self._entries:
+            for reason, count in entry["dropped"].items():
+                skipped.add_metric([entry["stream"], reason], float(count))
+        yield skipped
+        alarms = GaugeMetricFamily("rjepa_alarms", "alarms kept, by kind", labels=["kind"])
+        for kind, count in self._alarms.items():
+            alarms.add_metric([kind], float(count))
+        yield alarms
+
+    def _worker(self) -> Iterator[Metric]:
+        status = self._status
+        values = {"rjepa_worker_up": float(status is not None)}
+        if status is not None:
+            values["rjepa_recovering"] = float(bool(status["recovering"]))
+            values["rjepa_storage_ok"] = float(not status["storage"])
+            values["rjepa_learning"] = float(bool(status["model"]["learning"]))
+            values["rjepa_fixations_waiting"] = float(status["waiting"])
+            values["rjepa_oldest_wait_seconds"] = float(status["oldest_wait_s"] or 0.0)
+        for name, value in values.items():
+            yield GaugeMetricFamily(name, OF_THE_WORKER[name], value=value)
+
+
+def router(site: Site) -> APIRouter:
+    """The routes of this module."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format 0.0.4"}},
+        summary="Prometheus",
+    )
+    def metrics() -> Response:
+        status = site.worker.status_or_none()
+        entries: list[dict[str, Any]] = []
+        alarms: dict[str, int] = {}
+        if site.database.is_file():
+            with site.read() as connection:
+                owners = None if status is None else dict(status["owners"])
+                entries = stream_entries(connection, owners, time.time())
+                alarms = dict(connection.execute("SELECT kind, count(*) FROM alarms GROUP BY kind").fetchall())
+        registry = CollectorRegistry()
+        registry.register(_Now(status, entries, alarms))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return routes
