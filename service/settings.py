@@ -142,6 +142,15 @@ def load_settings(argv: list[str], command: str) -> Settings:
         raise SettingsError(_explain(error, layers)) from None
 
 
+def chosen_weights(settings: Settings) -> str:
+    """The weights that were named. Raises :class:`SettingsError` with the choices where none were."""
+    if settings.weights is None:
+        raise SettingsError(
+            f"--weights has no default; the choices are {WEIGHTS_HELP} (random: an untrained retina, for trying out)"
+        )
+    return settings.weights
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as an exception."""
 

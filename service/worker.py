@@ -47,7 +47,7 @@ from service.mailbox import Mailbox
 from service.parent import end_with_parent
 from service.publish import Publisher
 from service.recovery import Progress, Recovery
-from service.settings import WEIGHTS_HELP, Settings, load_settings
+from service.settings import Settings, chosen_weights, load_settings
 from service.stepmark import StepMark
 
 LONG_RECOVERY_S = 10.0
@@ -93,15 +93,6 @@ def main(argv: list[str]) -> int:
         return Worker(settings, config, source, wake, stop).run()
     except _Stopped:
         return 0
-
-
-def chosen_weights(settings: Settings) -> str:
-    """The weights that were named. Raises :class:`SettingsError` with the choices where none were."""
-    if settings.weights is None:
-        raise SettingsError(
-            f"--weights has no default; the choices are {WEIGHTS_HELP} (random: an untrained retina, for trying out)"
-        )
-    return settings.weights
 
 
 class Worker:
