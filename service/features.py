@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from clients.wire import PatchHeader
@@ -14,15 +16,19 @@ from service.alarms import Alarms
 from service.journal import Entry, Journal
 from service.patches import decode_patch
 
+LEARNING_THREADS = 1
+"""Threads of one torch operation while the learner steps: its operations are too small to share."""
+
 
 class Features:
-    """Gives entries their z, durably. ``batch`` is how many patches the retina sees at once."""
+    """Gives entries their z, durably. ``batch`` is how many patches the retina sees at once, with ``threads``."""
 
-    def __init__(self, retina: Retina, journal: Journal, alarms: Alarms, *, batch: int) -> None:
+    def __init__(self, retina: Retina, journal: Journal, alarms: Alarms, *, batch: int, threads: int) -> None:
         self._retina = retina
         self._journal = journal
         self._alarms = alarms
         self._batch = batch
+        self._threads = threads
 
     def ready(self, entries: Sequence[Entry]) -> list[Entry]:
         """The first of ``entries`` with their features: all up to a batch of new ones.
@@ -46,7 +52,8 @@ class Features:
                 new.append(len(chosen))
             chosen.append(entry)
         if new:
-            z = self._retina.features(np.stack(seen))
+            with self._all_threads():
+                z = self._retina.features(np.stack(seen))
             self._journal.put_features((chosen[at].id, z[row]) for row, at in enumerate(new))
             for row, at in enumerate(new):
                 chosen[at] = replace(chosen[at], z=z[row])
@@ -54,8 +61,17 @@ class Features:
 
     def of_patch(self, patch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """z (m,) of one patch uint8 (50, 50, 3), kept nowhere."""
-        z: NDArray[np.float32] = self._retina.features(patch[np.newaxis])[0]
+        with self._all_threads():
+            z: NDArray[np.float32] = self._retina.features(patch[np.newaxis])[0]
         return z
+
+    @contextmanager
+    def _all_threads(self) -> Iterator[None]:
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(LEARNING_THREADS)
 
     def _lost(self, entry: Entry) -> Entry:
         self._alarms.raise_alarm("data_lost", f"neither patch nor features of seq {entry.seq} are there", entry.stream)

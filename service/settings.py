@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 5
     """How many unpinned checkpoints stay, besides one an hour."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Threads of one torch operation; fixed when the data directory is made (then: cores, at most 4)."""
+    """Threads of one operation of the retina; fixed when the data directory is made (then: cores, at most 4)."""
     lag_limit: Annotated[int, Field(ge=1)] = 240
     """Fixations waiting to be learned above which readyz says no."""
     publish_embeddings: bool = False

@@ -39,7 +39,7 @@ from service.datadir import DataDirectory
 from service.desk import Desk
 from service.entries import Applier
 from service.errors import AddressInUse, SettingsError
-from service.features import Features
+from service.features import LEARNING_THREADS, Features
 from service.ingest import Ingest
 from service.journal import Journal
 from service.learning import LearningLoop, Stop, Told
@@ -141,10 +141,12 @@ class Worker:
 
     def _work(self, opened: _Opened, stack: ExitStack) -> int:
         settings, journal, retina = self._settings, opened.journal, opened.retina
+        torch.set_num_threads(LEARNING_THREADS)
         alarms = Alarms(journal)
         learner = Learner(self._config, seed=settings.seed, device=settings.device)
         checkpoints = Checkpoints(opened.directory.checkpoints)
-        features = Features(retina, journal, alarms, batch=self._config.retina.batch_shape)
+        batch, threads = opened.identity["batch_shape"], opened.identity["threads"]
+        features = Features(retina, journal, alarms, batch=batch, threads=threads)
         writer = CheckpointWriter(checkpoints, alarms, opened.identity, settings.device, keep=settings.keep_checkpoints)
         applier = Applier(learner, self._mark(opened.directory, journal, stack))
         applier.quarantined = journal.quarantined()
