@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.api.problems import Problem
 from service.api.security import json_only
 from service.api.shapes import Model, ModelChange
-from service.api.site import Site, answer
+from service.api.site import Site, answer, done_or_accepted
 from service.errors import DirectoryRefused
 
 
@@ -42,16 +42,18 @@ def router(site: Site) -> APIRouter:
         "/v1/model",
         response_model=Model,
         summary="Pause or resume learning; change learning rates",
+        responses={202: {"model": Model, "description": "durable, carried out when its turn comes: the model as yet"}},
         dependencies=[Depends(json_only), site.queue("command")],
     )
     def change_model(change: ModelChange) -> Response:
         """Entries of the journal, rates first: answered once durable, applied in journal order."""
         if change.learning is None and not change.rates:
             raise Problem(422, "invalid", "nothing to change: give `learning` or `rates`")
+        results = []
         if change.rates:
-            site.worker.command("rates", rates=change.rates)
+            results.append(site.worker.command("rates", rates=change.rates))
         if change.learning is not None:
-            site.worker.command("resume" if change.learning else "pause")
-        return answer(describe(site))
+            results.append(site.worker.command("resume" if change.learning else "pause"))
+        return answer(describe(site), done_or_accepted(*results))
 
     return routes

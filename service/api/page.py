@@ -126,11 +126,19 @@ def _streams(entries: list[dict[str, Any]], shown: str | None) -> str:
                 "–" if entry["last_error"] is None else f"{entry['last_error']:.4g}",
                 html.escape(dropped),
                 str(entry["padded"]),
-                "–" if entry["idle_s"] is None else f"{entry['idle_s']:.0f}",
+                "–" if entry["idle_s"] is None else _span(entry["idle_s"]),
             ]
         )
-    head = ["stream", "connected", "learned", "waiting", "per s", "last error", "not learned", "padded", "idle, s"]
+    head = ["stream", "connected", "learned", "waiting", "per s", "last error", "not learned", "padded", "idle"]
     return f"<h2>Streams</h2>{table(head, rows)}"
+
+
+def _span(seconds: float) -> str:
+    """A time span in the unit one would say it in."""
+    for unit, size, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def _alarms(alarms: list[dict[str, Any]]) -> str:

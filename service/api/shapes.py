@@ -211,6 +211,7 @@ class StreamDone(_Shape):
 
     stream: str
     done: Literal["reset", "deleted"]
+    applied: bool = Field(description="false: durable, and carried out when its turn in the journal comes (status 202)")
 
 
 class Deleted(_Shape):

@@ -95,7 +95,10 @@ class Worker:
             return None
 
     def command(self, name: str, stream: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """Have the worker do something that changes the learner; returns once that is durable."""
+        """Have the worker do something that changes the learner; returns once that is durable.
+
+        ``applied`` in the answer says whether its turn in the journal has come already.
+        """
         request = {"op": "command", "name": name, "stream": stream, "arguments": arguments}
         try:
             return self._ask(request, COMMAND_LIMIT_S)
@@ -158,6 +161,11 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
     """``value`` as JSON."""
     body = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Response(body, status, headers=headers, media_type="application/json")
+
+
+def done_or_accepted(*results: dict[str, Any]) -> int:
+    """The status of an answer: 200, or 202 where a command is durable and its turn has not come yet."""
+    return 200 if all(result.get("applied", True) for result in results) else 202
 
 
 def check_stream(connection: sqlite3.Connection, stream: str) -> None:

@@ -13,7 +13,7 @@ from service.access import NAME_PATTERN
 from service.api.problems import unknown_stream
 from service.api.security import json_only
 from service.api.shapes import Stream, StreamDone, Streams
-from service.api.site import Site, StreamId, answer, check_stream
+from service.api.site import Site, StreamId, answer, check_stream, done_or_accepted
 from service.history import lineage, present_timeline, where_lineage
 
 RATE_OVER_S = 60.0
@@ -84,25 +84,27 @@ def router(site: Site) -> APIRouter:
         "/v1/streams/{stream}/reset",
         response_model=StreamDone,
         summary="The next fixation begins a new sequence",
+        responses={202: {"model": StreamDone, "description": "durable, carried out when its turn comes"}},
         dependencies=changing,
     )
     def reset_stream(stream: StreamId) -> Response:
         with site.read() as connection:
             check_stream(connection, stream)
-        site.worker.command("reset", stream)
-        return answer({"stream": stream, "done": "reset"})
+        status = done_or_accepted(site.worker.command("reset", stream))
+        return answer({"stream": stream, "done": "reset", "applied": status == 200}, status)
 
     @routes.delete(
         "/v1/streams/{stream}",
         response_model=StreamDone,
         summary="Forget its state, patches and records; next_seq stays",
+        responses={202: {"model": StreamDone, "description": "durable, carried out when its turn comes"}},
         dependencies=changing,
     )
     def delete_stream(stream: StreamId) -> Response:
         with site.read() as connection:
             check_stream(connection, stream)
-        site.worker.command("delete", stream)
-        return answer({"stream": stream, "done": "deleted"})
+        status = done_or_accepted(site.worker.command("delete", stream))
+        return answer({"stream": stream, "done": "deleted", "applied": status == 200}, status)
 
     return routes
 

@@ -131,6 +131,7 @@ class Desk:
     def __init__(self, status: dict[str, Any]) -> None:
         self.status = status
         self.asked: list[dict[str, Any]] = []
+        self.result: dict[str, Any] = {}
         self.refusal: RequestRefused | None = None
 
     def handle(self, call: Call) -> None:
@@ -142,7 +143,7 @@ class Desk:
         elif call.request["op"] == "embed":
             call.answer({"embedding": [0.0, 1.0]})
         else:
-            call.answer({})
+            call.answer(self.result)
 
     def tick(self) -> None:
         return

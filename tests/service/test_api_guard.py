@@ -65,6 +65,7 @@ def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def site(module_site: Site) -> Iterator[Site]:
     """An interface without tokens; what the worker is asked is counted anew for each test."""
     module_site.desk.asked.clear()
+    module_site.desk.result = {}
     yield module_site
     module_site.desk.refusal = None
 
@@ -93,8 +94,8 @@ def test_commands_reach_the_worker(site: Site) -> None:
         site.call("PATCH", "/v1/model", {"learning": False, "rates": {"gates": 0.001}}).json()["gates"] == "two-point"
     )
     assert site.call("PATCH", "/v1/model", {"learning": True}).status_code == 200
-    assert site.call("POST", "/v1/streams/s1/reset", {}).json() == {"stream": "s1", "done": "reset"}
-    assert site.call("DELETE", "/v1/streams/s1").json() == {"stream": "s1", "done": "deleted"}
+    assert site.call("POST", "/v1/streams/s1/reset", {}).json() == {"stream": "s1", "done": "reset", "applied": True}
+    assert site.call("DELETE", "/v1/streams/s1").json() == {"stream": "s1", "done": "deleted", "applied": True}
     assert site.call("DELETE", "/v1/checkpoints/c1").json() == {"id": "c1", "done": "deleted"}
     assert site.desk.commands() == [
         ("rates", None, {"rates": {"gates": 0.001}}),
@@ -127,6 +128,13 @@ def test_what_the_worker_refuses_is_told_as_it_says(site: Site) -> None:
     body = problem(site.call("DELETE", "/v1/checkpoints/c1"), 409, "last_good_checkpoint")
     assert body["detail"] == "c1 is the only good one"
     problem(site.call("POST", "/v1/streams/nobody/reset", {}), 404, "unknown_stream")
+
+
+def test_a_command_whose_turn_has_not_come_is_accepted(site: Site) -> None:
+    site.desk.result = {"applied": False}
+    assert site.call("POST", "/v1/streams/s1/reset", {}).status_code == 202
+    assert site.call("DELETE", "/v1/streams/s1").json()["applied"] is False
+    assert site.call("PATCH", "/v1/model", {"learning": False}).status_code == 202
 
 
 def test_without_a_worker_changes_say_so(tmp_path: Path) -> None:
