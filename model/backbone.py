@@ -1,0 +1,179 @@
+"""ResNet-50 up to its pooled activities: frozen, at one batch shape.
+
+Letters: B the fixed batch shape, d the pooled activities (stem 64, stages 256, 512, 1024, 2048: 3904 in all).
+
+A row's bits differ between batch shapes and between thread counts, because the convolutions are cut up
+differently. At one shape and one thread count they depend neither on what else is in the batch nor on the row's
+place in it. So every pass has the same shape: missing rows are zeros, and are thrown away.
+
+The batch norms are folded into their convolutions and the images lie channels last: the same bits rule, a quarter
+less time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.errors import ModelError
+from model.weights import Weights, empty_backbone
+
+PATCH_PX = 50
+WIDTHS: dict[str, tuple[int, ...]] = {"all": (64, 256, 512, 1024, 2048), "last": (2048,)}
+"""Pooled activities by area, by the name of the choice of stages."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+STATISTICS_CHUNK = 125
+"""Patches of one pass that measures batch-norm statistics: at least so many share one estimate, and no more
+activities than theirs are held."""
+
+Progress = Callable[[int, int], None]
+
+
+class Backbone:
+    """Patches to pooled activities, without gradient and always at the batch shape it was made with."""
+
+    def __init__(
+        self, weights: Weights, statistics: Mapping[str, Tensor], *, stages: str, batch_shape: int, device: str
+    ) -> None:
+        """Take ``weights``; ``statistics`` replace the batch norms' (by name), and are empty for trained weights.
+
+        Raises :class:`ModelError`: the device is not there.
+        """
+        self.device = usable_device(device)
+        self.batch_shape = batch_shape
+        self.widths = WIDTHS[stages]
+        net = _network({**weights.tensors, **statistics})
+        net.eval().requires_grad_(False)
+        _fold(net)
+        self.net = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def pooled_size(self) -> int:
+        """d."""
+        return sum(self.widths)
+
+    def batches(self, patches: np.ndarray) -> Iterator[tuple[Tensor, int]]:
+        """Pooled activities, (B, d) float32 on the device, and how many of their rows are ``patches``, in order.
+
+        ``patches``: (N, 50, 50, 3) uint8 RGB; raises :class:`ModelError` for anything else.
+        """
+        check_patches(patches)
+        for first in range(0, len(patches), self.batch_shape):
+            chunk = patches[first : first + self.batch_shape]
+            padded = np.zeros((self.batch_shape, PATCH_PX, PATCH_PX, 3), np.uint8)
+            padded[: len(chunk)] = chunk
+            with torch.inference_mode(), same_bits():
+                areas = _pooled_areas(self.net, _images(padded, self.device))
+                pooled = torch.cat(areas[-len(self.widths) :], dim=1)
+            yield pooled, len(chunk)
+
+    def pooled(self, patches: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Pooled activities, (N, d) float32, of ``patches``, (N, 50, 50, 3) uint8 RGB."""
+        result = np.empty((len(patches), self.pooled_size), np.float32)
+        done = 0
+        for rows, count in self.batches(patches):
+            result[done : done + count] = rows[:count].cpu().numpy()
+            done += count
+            if progress is not None:
+                progress(done, len(patches))
+        return result
+
+
+def measure_statistics(
+    weights: Weights, patches: np.ndarray, *, device: str, progress: Progress | None = None
+) -> dict[str, Tensor]:
+    """Means and variances of every batch norm's input, float32 on the CPU by name, over ``patches``.
+
+    Every chunk of patches is normalised by its own statistics, and these are averaged over the chunks.
+    ``patches``: (N, 50, 50, 3) uint8 RGB, N at least 2.
+    """
+    check_patches(patches)
+    where = usable_device(device)
+    net = _network(weights.tensors)
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for norm in norms.values():
+        norm.momentum = None  # the plain average over chunks
+    net.train().requires_grad_(False)
+    net.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    done = 0
+    with torch.inference_mode(), same_bits():
+        for chunk in np.array_split(patches, max(1, len(patches) // STATISTICS_CHUNK)):
+            _pooled_areas(net, _images(chunk, where))
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(patches))
+    kinds = ("running_mean", "running_var")
+    return {f"{name}.{kind}": getattr(norm, kind).cpu().clone() for name, norm in norms.items() for kind in kinds}
+
+
+def check_patches(patches: np.ndarray) -> None:
+    """Raise :class:`ModelError` unless ``patches`` is (N, 50, 50, 3) uint8."""
+    if not isinstance(patches, np.ndarray):
+        raise ModelError(f"patches are a {type(patches).__name__}: give a numpy array, N x 50 x 50 x 3 uint8 RGB")
+    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != (PATCH_PX, PATCH_PX, 3):
+        raise ModelError(f"patches are {patches.dtype} {patches.shape}: give uint8 (N, {PATCH_PX}, {PATCH_PX}, 3) RGB")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device ``name``; raises :class:`ModelError` if there is none here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device {name!r} can't be used here ({reason}): say cpu, or cuda where there is one"
+        ) from None
+    return device
+
+
+@contextlib.contextmanager
+def same_bits() -> Iterator[None]:
+    """On CUDA: full float32, and only algorithms that give the same bits again. On the CPU they all do."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def _network(tensors: Mapping[str, Tensor]) -> nn.Module:
+    net = empty_backbone()
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    counters = [name for name in net.state_dict() if name.endswith(".num_batches_tracked")]
+    copies.update({name: torch.zeros((), dtype=torch.int64) for name in counters})
+    net.load_state_dict(copies, strict=True, assign=True)
+    return net
+
+
+def _fold(module: nn.Module) -> None:
+    """Put each batch norm into the convolution that it follows, everywhere below ``module`` (in eval mode)."""
+    for (name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+            setattr(module, norm_name, nn.Identity())
+    for child in module.children():
+        _fold(child)
+
+
+def _images(patches: np.ndarray, device: torch.device) -> Tensor:
+    """(N, 50, 50, 3) uint8 -> (N, 3, 50, 50) float32, channels last, as ImageNet's networks take it."""
+    mean = torch.tensor(IMAGENET_MEAN, device=device)
+    deviation = torch.tensor(IMAGENET_DEVIATION, device=device)
+    pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(device)
+    return ((pixels.float() / 255.0 - mean) / deviation).permute(0, 3, 1, 2)
+
+
+def _pooled_areas(net: nn.Module, images: Tensor) -> list[Tensor]:
+    """Activities of the stem and the four stages, averaged over space: (N, 64), (N, 256), ... (N, 2048)."""
+    activity = net.relu(net.bn1(net.conv1(images)))  # type: ignore[operator]
+    pooled = [activity.mean(dim=(2, 3))]
+    activity = net.maxpool(activity)  # type: ignore[operator]
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        activity = stage(activity)  # type: ignore[operator]
+        pooled.append(activity.mean(dim=(2, 3)))
+    return pooled
