@@ -71,7 +71,12 @@ class Client:
                     raise SystemExit(f"{kind.decode()}: {body}")
             elif time.monotonic() - quiet > 2 and sent > acked + 1:
                 sent, quiet = self.hello(), time.monotonic()
-        return {"next_seq_at_hello": first, "acked": acked, "learned": len(learned), "last_error": learned[acked]}
+        return {
+            "next_seq_at_hello": first,
+            "acked": acked,
+            "learned": len(learned),
+            "last_error": learned[max(learned)],
+        }
 
 
 if __name__ == "__main__":
