@@ -21,14 +21,13 @@ import contextlib
 import hashlib
 import http.client
 import os
-import pickle
 import re
-import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
@@ -44,14 +43,12 @@ from model.errors import ModelError
 
 Kind = Literal["simsiam", "torchvision", "file", "random"]
 CHOICES = "simsiam=PATH | torchvision=NAME | file=PATH | random"
-DOWNLOAD_SILENCE_S = 60.0
-"""A server that says nothing for so long counts as out of reach."""
 
 _SIMSIAM_PREFIX = "module.encoder."
 _SIMSIAM_IGNORED = ("module.encoder.fc.", "module.predictor.")
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError),
-    *(pickle.UnpicklingError, struct.error),
+    *(UnpicklingError, struct.error),
 )
 """What ``torch.load`` raises on a file that is damaged or is something else."""
 
@@ -178,7 +175,7 @@ def _torchvision(name: str) -> dict[str, Tensor]:
     if path.is_file():  # torch checks the hash of what it downloads, but not of what it finds
         _check_hash(path)
     try:
-        with _silence_limit(DOWNLOAD_SILENCE_S), contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr):
             named = weights.get_state_dict(
                 progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
             )
@@ -200,17 +197,6 @@ def _check_hash(path: Path) -> None:
             f"{path}: its sha256 begins {found[: len(expected.group(1))]}, not as its name says: "
             "a damaged or another file; remove it, or use it by simsiam= or file="
         )
-
-
-@contextlib.contextmanager
-def _silence_limit(seconds: float) -> Iterator[None]:
-    """Python's sockets give up after so much silence; without it a download may hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _read_torch(path: Path) -> Any:

