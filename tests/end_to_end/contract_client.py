@@ -71,12 +71,7 @@ class Client:
                     raise SystemExit(f"{kind.decode()}: {body}")
             elif time.monotonic() - quiet > 2 and sent > acked + 1:
                 sent, quiet = self.hello(), time.monotonic()
-        return {
-            "next_seq_at_hello": first,
-            "acked": acked,
-            "learned": len(learned),
-            "last_error": learned[max(learned)],
-        }
+        return {"next_seq_at_hello": first, "acked": acked, "learned": len(learned), "last": learned[max(learned)]}
 
 
 if __name__ == "__main__":
