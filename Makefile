@@ -10,7 +10,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint soak wheel clean
+.PHONY: demo test lint soak docs wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rjepa demo $(ARGS)
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 7200 $(ARGS)
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m service.settings_page > docs/settings.md
 
 wheel: $(VENV)/.dev
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
