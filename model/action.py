@@ -52,32 +52,22 @@ class Look:
         return self.gaze[0] * self.frame_deg[0], self.gaze[1] * self.frame_deg[1]
 
 
-def grid(columns: int, rows: int) -> Tensor:
-    """Centres of columns x rows tiles over a frame of 1 x 1: (columns * rows) x 2, float64, row by row."""
-    x = (torch.arange(columns, dtype=torch.float64) + 0.5) / columns
-    y = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
-    return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1)
-
-
-_TILES = grid(_COLUMNS, _ROWS)
+def bumps(at: float, size: float, count: int, sigma: float) -> list[float]:
+    """exp(-d^2 / 2) for ``count`` tiles side by side over ``size``; d from ``at`` to their centres, in sigma."""
+    width = size / count
+    return [math.exp(-0.5 * ((at - (index + 0.5) * width) / sigma) ** 2) for index in range(count)]
 
 
 def action(here: Look, there: Look) -> Tensor:
-    """a_t from ``here`` to ``there``: 54 numbers, float64, not yet normalised."""
+    """a_t from ``here`` to ``there``: 54 numbers, float64, not yet normalised; the Gaussians row by row."""
     (gx, gy), (nx, ny) = here.degrees, there.degrees
     sx, sy = nx - gx, ny - gy
-    plain = (gx, gy, nx, ny, gx * gx, gy * gy, gx * gy, nx * nx, ny * ny, nx * ny, sx, sy, sx * sx, sy * sy)
-    offsets = _TILES * torch.tensor(there.frame_deg, dtype=torch.float64) - torch.tensor((nx, ny), dtype=torch.float64)
-    tiles = torch.exp((offsets * offsets).sum(dim=1) * (-0.5 / _TILE_SIGMA_DEG**2))
-    return torch.cat([torch.tensor(plain, dtype=torch.float64), tiles])
+    plain = [gx, gy, nx, ny, gx * gx, gy * gy, gx * gy, nx * nx, ny * ny, nx * ny, sx, sy, sx * sx, sy * sy]
+    across = bumps(nx, there.frame_deg[0], _COLUMNS, _TILE_SIGMA_DEG)
+    down = bumps(ny, there.frame_deg[1], _ROWS, _TILE_SIGMA_DEG)
+    return torch.tensor(plain + [x * y for y in down for x in across], dtype=torch.float64)
 
 
 def nearness(here: Look, there: Look) -> float:
     """exp(-|saccade|^2 / (2 (1.5 degrees)^2)), 1 where the eye stays."""
     return math.exp(-(math.dist(here.degrees, there.degrees) ** 2) / (2.0 * _NEAR_SIGMA_DEG**2))
-
-
-def saccade(here: Look, there: Look) -> tuple[float, float]:
-    """From ``here`` to ``there``, degrees."""
-    (gx, gy), (nx, ny) = here.degrees, there.degrees
-    return nx - gx, ny - gy

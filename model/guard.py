@@ -6,8 +6,20 @@ fixation whose features are nearly those of the last one kept is recorded as a r
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
+
+
+def energy(tensor: Tensor) -> float:
+    """The sum of squares: finite only if every number is, and far enough from overflow."""
+    flat = tensor.reshape(-1)
+    return float(flat @ flat)
+
+
+def is_finite(*tensors: Tensor) -> bool:
+    """Whether every number is, in each of them, with its :func:`energy`."""
+    return all(math.isfinite(energy(tensor)) for tensor in tensors)
 
 
 def is_repeat(z: Tensor, kept: Tensor | None, threshold: float) -> bool:
@@ -15,12 +27,4 @@ def is_repeat(z: Tensor, kept: Tensor | None, threshold: float) -> bool:
 
     Both at zero is a repeat: hence at most, not less.
     """
-    if kept is None or threshold == 0.0:
-        return False
-    offset = z - kept
-    return float(offset @ offset) <= threshold * float(z @ z)
-
-
-def is_finite(*tensors: Tensor) -> bool:
-    """Whether every number, and the sum of its square with the others, is finite: nothing to overflow later."""
-    return all(bool(torch.isfinite(tensor.reshape(-1) @ tensor.reshape(-1))) for tensor in tensors)
+    return kept is not None and threshold > 0.0 and energy(z - kept) <= threshold * energy(z)

@@ -19,15 +19,15 @@ from model import place_memory, stored
 from model.action import Look
 from model.config import ModelConfig
 from model.errors import ModelError
-from model.guard import is_finite, is_repeat
-from model.network import Attempt, Imagined, Network, unfit
+from model.guard import energy, is_repeat
+from model.network import Attempt, Imagined, Made, Network, unfit
 from model.optimiser import Adam, Optimiser, Sgd
 from model.parameters import GROUPS
 from model.rank import RankWindow
 from model.rfp import Sensitivities
 from model.snapshot import Snapshot
 from model.stream import StreamState
-from model.trivial import TRIVIAL_ERRORS, Opponents
+from model.trivial import TRIVIAL_ERRORS, Guesses, Opponents, by_name
 
 __all__ = ["TRIVIAL_ERRORS", "Learner", "Look", "Outcome", "Watched"]
 
@@ -79,6 +79,8 @@ class Watched(NamedTuple):
     error: float | None
     gradient: dict[str, Tensor] | None
     """dE/dw by name, as used; None where nothing was learned from."""
+    made: Made | None = None
+    """The step from the inside."""
 
 
 class Learner:
@@ -133,34 +135,44 @@ class Learner:
         """
         z, own = self._features(z), self.own.get(stream) or self.blank()
         own = replace(own, fresh=own.fresh or start)
-        if not is_finite(z):
+        if not math.isfinite(energy(z)):
             return self._refuse(stream, own, "the features are not finite")
         if is_repeat(z, own.kept, self.config.learning.repeat_threshold):  # 0
             return self._repeat(stream, own)
         own, flushed = self._begin(own) if own.fresh else (own, 0.0)  # 1
-        new = self.network.imagine(own, self._guesses(own, z), z)  # 2
-        attempt = self.network.attempt(
-            own, new, look, self.opponents, wanted=self._wants_gradient()
-        )  # 3, 4, 5, half of 6
+        guesses = self._guesses(own, marked)
+        new = self._imagine(own, guesses, z)  # 2
+        attempt = self._attempt(own, new, guesses, look)  # 3, 4, 5 and the gradients of 6
         reason = unfit(new, attempt)
         if reason is not None:
             return self._refuse(stream, own, reason)
-        self._show(stream, own, z, attempt)
+        self._show(stream, own, new, z, attempt)
         credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
         own, changed = self._learn(own, new, attempt)  # 6, 7
         self.own[stream] = self._move(own, new, credit, z, look)  # 9
         self._remember(own, new, z, attempt, marked)  # 10
         self.cut_units += cut
-        return self._outcome(own, new, attempt, marked, math.hypot(flushed, changed), cut)
+        return self._outcome(own, new, attempt, math.hypot(flushed, changed), cut)
 
-    def _wants_gradient(self) -> bool:
+    def _guesses(self, own: StreamState, marked: bool) -> Guesses | None:
+        """Simple guesses of what comes, from what came before it; None at a sequence's start."""
+        if own.position == 0 or own.kept is None:
+            return None
+        scene = own.seen / own.position if marked else None
+        return self.opponents.guesses(own.kept, self.network.embed(own.state), scene)
+
+    def _imagine(self, own: StreamState, guesses: Guesses | None, z: Tensor) -> Imagined:
+        if guesses is None:
+            return self.network.imagine(own, z.new_zeros(0, z.numel()), z)
+        return self.network.imagine(own, guesses.features, z, guesses.embeddings[0])
+
+    def _attempt(self, own: StreamState, new: Imagined, guesses: Guesses | None, look: Look | None) -> Attempt | None:
+        """None where nothing came before."""
+        if guesses is None:
+            return None
         warm = self.steps >= self.config.learning.warmup
-        return warm and (self.learning or self.watch is not None)
-
-    def _guesses(self, own: StreamState, z: Tensor) -> Tensor:
-        """Simple guesses of z, from what came before it (at a sequence's start nothing did: they go unused)."""
-        before = own.kept if own.position > 0 and own.kept is not None else z
-        return self.opponents.guesses(before, own.seen / max(own.position, 1))
+        wanted = warm and (self.learning or self.watch is not None)
+        return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted)
 
     def _begin(self, own: StreamState) -> tuple[StreamState, float]:
         """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""
@@ -235,37 +247,31 @@ class Learner:
         self.rank.add(new.y)
         self.steps += 1
 
-    def _show(self, stream: str, own: StreamState, z: Tensor, attempt: Attempt | None) -> None:
+    def _show(self, stream: str, own: StreamState, new: Imagined, z: Tensor, attempt: Attempt | None) -> None:
         if self.watch is None:
             return
-        moments = self.opponents.embeddings
-        told = attempt.told if attempt else None
+        opponents, told = self.opponents, attempt.told if attempt else None
         gradient = attempt.gradient if attempt else None
         self.watch(
             Watched(
                 stream,
                 own.position,
                 z,
-                self.opponents.carry.clone(),
-                moments.mean[0].clone(),
-                moments.deviation()[0],
+                opponents.carry.clone(),
+                opponents.mean.clone(),
+                opponents.deviation,
                 told.numbers if told else z.new_zeros(0),
                 told.aim if told else None,
                 attempt.errors[0] if attempt else None,
                 None if gradient is None else self.parameters.split(gradient),
+                Made(own, new, attempt),
             )
         )
 
-    def _outcome(
-        self, own: StreamState, new: Imagined, attempt: Attempt | None, marked: bool, changed: float, cut: int
-    ) -> Outcome:
-        errors = [value if math.isfinite(value) else None for value in attempt.errors] if attempt else [None] * 9
-        trivial = dict(zip(TRIVIAL_ERRORS, errors[1:], strict=True))
-        if not marked:
-            trivial["carry_scene"] = None
+    def _outcome(self, own: StreamState, new: Imagined, attempt: Attempt | None, changed: float, cut: int) -> Outcome:
         return Outcome(
-            prediction_error=errors[0],
-            trivial=trivial,
+            prediction_error=attempt.errors[0] if attempt else None,
+            trivial=by_name(attempt.errors[1:] if attempt else None),
             embedding=_array(new.y),
             position=own.position,
             effective_rank=self.rank.rank(),
@@ -275,8 +281,7 @@ class Learner:
         )
 
     def _skipped(self, own: StreamState, position: int, skipped: str, reason: str | None) -> Outcome:
-        nothing: dict[str, float | None] = dict.fromkeys(TRIVIAL_ERRORS)
-        return Outcome(None, nothing, _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
+        return Outcome(None, by_name(None), _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
 
     def _refuse(self, stream: str, own: StreamState, reason: str) -> Outcome:
         """Weights and statistics stay; the stream begins anew."""
@@ -360,11 +365,18 @@ class Learner:
         Raises :class:`ModelError` where z has another length or is not finite.
         """
         found = self._features(z)
-        if not is_finite(found):
+        if not math.isfinite(energy(found)):
             raise ModelError("the features are not finite: nothing was embedded")
         settled = self.network.circuit.settle(self.network.weights, self.blank().state)
         state = self.network.circuit.step(settled, self.network.weights["V"] @ found)
         return _array(self.network.weights["U"] @ state.flatten())
+
+    def all_weights(self) -> dict[str, Tensor]:
+        """Copies of every weight by name, P of the predictor ``rls`` among them, in the learner's dtype."""
+        found = {name: weight.clone() for name, weight in self.network.weights.items()}
+        if self.network.rls is not None:
+            found["P"] = self.network.rls.weights.to(self._like, copy=True)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """What this model is, JSON-able."""

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from model.action import Look
 from model.config import ModelConfig
-from model.guard import is_finite
+from model.guard import energy
 from model.parameters import GROUPS, Parameters
 from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
 from model.reading import Reader, Told
-from model.rfp import Sensitivities, make_propagation
+from model.rfp import Propagation, Sensitivities
 from model.rgc import Circuit, Settled, orthogonal
 from model.rls import RecursiveLeastSquares
 from model.stream import StreamState
-from model.trivial import Opponents
+from model.trivial import Guesses, Opponents
 
 _CIRCUIT_GROUPS = ("gates", "retention", "input")
 
@@ -42,9 +42,9 @@ class Imagined(NamedTuple):
     y: Tensor
     """q: its embedding, the target."""
     y_before: Tensor
-    """q: the embedding of the state before."""
+    """q: y_t = U s_t, of the state before."""
     carried: Tensor
-    """6 x q: the embeddings after the guesses of :meth:`Opponents.guesses`."""
+    """As many as there are guesses x q: the embeddings after each of them."""
 
 
 class Attempt(NamedTuple):
@@ -54,11 +54,21 @@ class Attempt(NamedTuple):
     reading: Reading
     predicted: Predicted
     errors: list[float]
-    """The learner's, then the trivial ones."""
+    """The learner's, then those of the guesses' embeddings and of what was carried."""
     action_error: float | None
     """Half mean square error of the action head, where there is one."""
     gradient: Tensor | None
     """Laid out as the parameters; None where nothing is to be learned."""
+
+
+class Made(NamedTuple):
+    """One step from the inside; nothing in it is ever changed in place."""
+
+    own: StreamState
+    """The stream before it."""
+    new: Imagined
+    attempt: Attempt | None
+    """None where nothing came before."""
 
 
 class Network:
@@ -71,7 +81,7 @@ class Network:
     def __init__(self, config: ModelConfig, generator: torch.Generator, like: Tensor) -> None:
         self.config = config
         self.circuit = Circuit(config)
-        self.propagation = make_propagation(self.circuit, config.features)
+        self.propagation = Propagation(self.circuit, config.features)
         self.reader = Reader(config, like)
         self.rls: RecursiveLeastSquares | None = None
         choices, reads = config.predictor, self.reader.size
@@ -100,29 +110,39 @@ class Network:
             start["A"] = torch.zeros(2, config.embedding_size + 1, dtype=torch.float64)
         return start
 
-    def imagine(self, own: StreamState, guesses: Tensor, z: Tensor) -> Imagined:
-        """s' and y', really and for every guess: gates depend on s alone, so they differ in x only."""
+    def embed(self, state: Tensor) -> Tensor:
+        """y = U s, q numbers."""
+        return self.weights["U"] @ state.flatten()
+
+    def imagine(self, own: StreamState, guesses: Tensor, z: Tensor, y_before: Tensor | None = None) -> Imagined:
+        """s' and y', really and for every guess of z (B x m): gates depend on s alone, so they differ in x only.
+
+        ``y_before`` is y_t, where it is known already.
+        """
         weights = self.weights
         settled = self.circuit.settle(weights, own.state)
-        x = torch.cat([z.unsqueeze(0), guesses]) @ weights["V"].T
+        x = torch.cat([z.unsqueeze(0), guesses]) @ weights["V"].t()
         states = self.circuit.step(settled, x)
-        ys = torch.cat([states, own.state.unsqueeze(0)]).flatten(1) @ weights["U"].T
-        return Imagined(settled, x[0], states[0], ys[0], ys[-1], ys[1:-1])
+        ys = states.flatten(1) @ weights["U"].t()
+        before = self.embed(own.state) if y_before is None else y_before
+        return Imagined(settled, x[0], states[0], ys[0], before, ys[1:])
 
     def attempt(
-        self, own: StreamState, new: Imagined, look: Look | None, opponents: Opponents, *, wanted: bool
-    ) -> Attempt | None:
-        """p, its error and every trivial one, and (if ``wanted``) the gradients; None where nothing came before."""
-        if own.position == 0 or own.kept is None:
-            return None
-        told = self.reader.told(own.kept, own.look, look, own.places)
-        moments = opponents.embeddings
-        reading = self.reader.reading(
-            new.y_before, moments.mean[0], moments.deviation()[0], told.numbers, new.carried[0]
-        )
+        self,
+        own: StreamState,
+        new: Imagined,
+        guesses: Guesses,
+        look: Look | None,
+        opponents: Opponents,
+        *,
+        wanted: bool,
+    ) -> Attempt:
+        """p, its error and every trivial one, and (if ``wanted``) the gradients."""
+        told = self.reader.told(guesses.z, own.look, look, own.places)
+        reading = self.reader.reading(new.y_before, opponents.mean, opponents.deviation, told.numbers, new.carried[0])
         predicted = self.predictor.predict(self.weights, reading)
-        rivals = opponents.predictions(new.y_before, new.carried[1:])
-        errors = distances(torch.cat([predicted.p.unsqueeze(0), rivals]), new.y, self.config.distance).tolist()
+        every = torch.cat([predicted.p.unsqueeze(0), guesses.embeddings, new.carried[1:]])
+        errors = distances(every, new.y, self.config.distance).tolist()
         missed = self._missed(told, reading)
         action_error = None if missed is None else float(missed @ missed) * 0.25
         gradient = self._gradient(own, new, reading, predicted, missed) if wanted and self.parameters.learned else None
@@ -158,6 +178,15 @@ class Network:
             parts |= self.propagation.gradient(own.sensitivities, down)
         return self.parameters.gather(parts)
 
+    def gradient_again(self, own: StreamState, new: Imagined, told: Told, mean: Tensor, deviation: Tensor) -> Tensor:
+        """The gradients of a step made before, what was told and the statistics (q each) given as they were then.
+
+        ``new.carried`` starts with the embedding after the learner's own carry. Laid out as the parameters.
+        """
+        reading = self.reader.reading(new.y_before, mean, deviation, told.numbers, new.carried[0])
+        predicted = self.predictor.predict(self.weights, reading)
+        return self._gradient(own, new, reading, predicted, self._missed(told, reading))
+
     def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
         """The sensitivities of the next state, and how many units were over the limit and start from zero."""
         if not self._credited:
@@ -171,13 +200,13 @@ class Network:
 
 
 def unfit(new: Imagined, attempt: Attempt | None) -> str | None:
-    """Why a step must not be learned from, or None."""
-    if not is_finite(new.state, new.y):
+    """Why a step must not be learned from, or None. What is not finite in the state or the reading shows in y and p."""
+    if not math.isfinite(energy(new.y)):
         return "the state is not finite"
     if attempt is None:
         return None
     if not math.isfinite(attempt.errors[0]):
         return "the prediction error is not finite"
-    if not is_finite(attempt.reading.phi, *([] if attempt.gradient is None else [attempt.gradient])):
+    if attempt.gradient is not None and not math.isfinite(energy(attempt.gradient)):
         return "the gradient is not finite"
     return None

@@ -19,14 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.action import Look, grid
+from model.action import Look, bumps
 
 COLUMNS, ROWS = 12, 6
 _WRITE = 0.7
 _SIGMA_DEG = 1.0
 _SIGMA_CELLS = 0.35
 _DOUBT = 0.1
-_TILES = grid(COLUMNS, ROWS)
 DECAYS = {"still": 1.0, "moving": 0.9}
 """What remains after a fixation, by the name of the choice."""
 
@@ -56,15 +55,14 @@ def write(memory: PlaceMemory, look: Look, z: Tensor, decay: float) -> PlaceMemo
 def read(memory: PlaceMemory, look: Look) -> Tensor:
     """Equations (3) and (2) at ``look``: m features, then the confidence."""
     near = _closeness(look, memory.seen)
-    total = near.sum().clamp_min(1e-12)
-    known = (near @ memory.confidence) / total
-    return torch.cat([(near @ memory.seen) / (total * (known + _DOUBT)), known.view(1)])
+    near = near / near.sum().clamp_min(1e-12)
+    known = (near @ memory.confidence).view(1)
+    return torch.cat([(near @ memory.seen) / (known + _DOUBT), known])
 
 
 def _closeness(look: Look, like: Tensor) -> Tensor:
-    """exp(-d_k^2 / 2) for every cell: 72 numbers."""
-    frame = torch.tensor(look.frame_deg, dtype=torch.float64)
-    cell = frame / torch.tensor((COLUMNS, ROWS), dtype=torch.float64)
-    sigma = (cell * _SIGMA_CELLS).clamp_min(_SIGMA_DEG)
-    offsets = (_TILES * frame - torch.tensor(look.degrees, dtype=torch.float64)) / sigma
-    return torch.exp((offsets * offsets).sum(dim=1) * -0.5).to(like)
+    """exp(-d_k^2 / 2) for every cell: 72 numbers, row by row."""
+    (x, y), (width, height) = look.degrees, look.frame_deg
+    across = bumps(x, width, COLUMNS, max(_SIGMA_DEG, _SIGMA_CELLS * width / COLUMNS))
+    down = bumps(y, height, ROWS, max(_SIGMA_DEG, _SIGMA_CELLS * height / ROWS))
+    return torch.tensor([a * b for b in down for a in across], dtype=like.dtype, device=like.device)

@@ -11,15 +11,15 @@ unit (or block). For a unit's own pair s = (h, c), A the K x K Jacobian of a ste
              V_ij:        (d s' / d x_i) z_j
     A        direct part, plus (d s' / d u_i) W_ii for each gate, in the column of what it reads
 
-``two-point`` and ``dense`` carry K x n x F: only the effect on a unit's own pair. For two-point gates that
-is all there is, and the gradient is exact; for dense ones it is an approximation (SnAp-1 with K x K
-blocks; Menick et al. 2020), exact only while the off-diagonal Jacobian vanishes. ``modular`` carries whole
-blocks, n/b x Kb x F, and is exact. (Checked against back-propagation through time in tests/model.)
+``two-point`` carries K x F for each unit: all there is, so the gradient is exact. ``modular`` carries whole
+blocks, Kb x F for each, and is exact too. ``dense`` carries K x F for each unit as well, only the effect on a
+unit's own pair: an approximation (SnAp-1 with K x K blocks; Menick et al. 2020), exact only while the
+off-diagonal Jacobian vanishes. (Checked against back-propagation through time in tests/model.)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,14 +27,12 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.rgc import Circuit, Partials, Weights
 
-Drives = dict[str, Tensor]
-
 
 class Sensitivities(NamedTuple):
     """d state / d weights: of each weight, only on its own unit's (or block's) state."""
 
     values: Tensor
-    """K x n x F (two-point, dense) or n/b x Kb x F (modular); F runs over the weights in the order of ``widths``."""
+    """n/b x Kb x F: blocks, their numbers of state (component by component), weights as ``columns`` has them."""
 
 
 def is_exact(config: ModelConfig) -> bool:
@@ -42,181 +40,107 @@ def is_exact(config: ModelConfig) -> bool:
     return config.gates != "dense" and config.learning.credit == "rfp"
 
 
-class Propagation(Protocol):
-    """Zero, advance and gradient of the sensitivities of one circuit."""
+class Propagation:
+    """Zero, advance and gradient of the sensitivities of one circuit, with V of n x ``features``.
 
-    widths: dict[str, int]
-    """Weights by name, V last, and how many of each reach one unit (or block)."""
+    ``columns``: by name, which of the F columns are a weight's; of a block's rows, row by row.
+    """
+
+    def __init__(self, circuit: Circuit, features: int) -> None:
+        self._circuit = circuit
+        cell, b = circuit.cell, circuit.block
+        self._reads = torch.tensor([gate.reads for gate in cell.gates], dtype=torch.long)
+        per_row = circuit.units if circuit.gates == "dense" else b
+        widths = {name: b * per_row for name in circuit.gate_names} | {name: b for name in cell.own}
+        widths["V"] = b * features
+        self._shapes: dict[str, tuple[int, ...]] = {name: circuit.gate_shape for name in circuit.gate_names}
+        self._shapes |= {name: (circuit.units,) for name in cell.own} | {"V": (circuit.units, features)}
+        self.columns: dict[str, slice] = {}
+        end = 0
+        for name, width in widths.items():
+            self.columns[name] = slice(end, end := end + width)
+        self._width = end
 
     def zero(self, like: Tensor) -> Sensitivities:
         """No weight has had an effect yet; dtype and device of ``like``."""
-        ...
-
-    def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
-        """A, K x K x n (or n/b x Kb x Kb): d state' / d state within a unit (or block)."""
-        ...
-
-    def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Drives:
-        """What each weight does to the next state at once; ``state`` is the one before the step."""
-        ...
-
-    def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Drives) -> Sensitivities:
-        """S' = A S + drives; with no Jacobian the past is dropped (the one-step gradient, a control)."""
-        ...
-
-    def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
-        """Eq. 4: dE/dw by name, shaped as the weights, from ``back`` = dE/d state (K x n)."""
-        ...
-
-    def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
-        """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""
-        ...
-
-
-def make_propagation(circuit: Circuit, features: int) -> Propagation:
-    """The sensitivities of ``circuit`` with V of n x ``features``."""
-    kind = BlockPropagation if circuit.gates == "modular" else UnitPropagation
-    return kind(circuit, features)
-
-
-class UnitPropagation:
-    """Two-point gates (exact) and dense gates (approximate): K x n x F."""
-
-    def __init__(self, circuit: Circuit, features: int) -> None:
-        self._circuit = circuit
-        self._features = features
-        self._dense = circuit.gates == "dense"
-        width = circuit.units if self._dense else 1
-        self.widths = (
-            {name: width for name in circuit.gate_names} | {name: 1 for name in circuit.cell.own} | {"V": features}
+        circuit = self._circuit
+        return Sensitivities(
+            like.new_zeros(circuit.units // circuit.block, circuit.components * circuit.block, self._width)
         )
 
-    def zero(self, like: Tensor) -> Sensitivities:
-        """See :class:`Propagation`."""
-        return Sensitivities(like.new_zeros(self._circuit.components, self._circuit.units, sum(self.widths.values())))
-
     def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
-        """A_i, K x K x n."""
-        a = partials.direct.clone()
-        for gate, moved in zip(self._circuit.cell.gates, partials.gates, strict=True):
-            weight = weights[gate.name]
-            a[:, gate.reads] += moved * (weight.diagonal() if self._dense else weight)
-        return a
+        """A, n/b x Kb x Kb: d state' / d state within a unit (or block)."""
+        circuit, gates = self._circuit, self._circuit.cell.gates
+        if circuit.gates == "modular":
+            return self._block_jacobian(partials, weights)
+        a = partials.direct
+        if gates:
+            dense = circuit.gates == "dense"
+            own = torch.stack([weights[gate.name].diagonal() if dense else weights[gate.name] for gate in gates])
+            through = partials.gates * own.unsqueeze(1)  # G x K x n
+            a = a.index_add(1, self._reads.to(a.device), through.transpose(0, 1))
+        return a.permute(2, 0, 1).contiguous()
 
-    def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Drives:
-        """K x n x width by name."""
-        found: Drives = {}
-        for gate, moved in zip(self._circuit.cell.gates, partials.gates, strict=True):
-            source = state[gate.reads]
-            found[gate.name] = moved.unsqueeze(-1) * source if self._dense else (moved * source).unsqueeze(-1)
-        for name, moved in zip(self._circuit.cell.own, partials.own, strict=True):
-            found[name] = moved.unsqueeze(-1)
-        found["V"] = partials.passed.unsqueeze(-1) * z
-        return found
-
-    def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Drives) -> Sensitivities:
-        """S_k' = sum_l A_kl S_l + drives_k, row by row."""
-        driven = torch.cat([drives[name] for name in self.widths], dim=-1)
-        if jacobian is None:
-            return Sensitivities(driven)
-        for k in range(self._circuit.components):
-            for l in range(self._circuit.components):  # noqa: E741 - A_kl
-                driven[k].addcmul_(jacobian[k, l].unsqueeze(-1), sensitivities.values[l])
-        return Sensitivities(driven)
-
-    def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
-        """Eq. 4."""
-        total = back[0].unsqueeze(-1) * sensitivities.values[0]
-        for k in range(1, self._circuit.components):
-            total.addcmul_(back[k].unsqueeze(-1), sensitivities.values[k])
-        return _named(self._circuit, self._features, self.widths, total)
-
-    def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
-        """See :class:`Propagation`."""
-        values = sensitivities.values
-        if _within(values, limit):
-            return sensitivities, 0
-        over = ~(values.abs().amax(dim=(0, 2)) <= limit)
-        return Sensitivities(values.masked_fill(over.view(1, -1, 1), 0.0)), int(over.sum())
-
-
-class BlockPropagation:
-    """Modular gates (exact): n/b x Kb x F, a block's Kb numbers of state ordered component by component."""
-
-    def __init__(self, circuit: Circuit, features: int) -> None:
-        self._circuit = circuit
-        self._features = features
-        b = circuit.block
-        self.widths = {n: b * b for n in circuit.gate_names} | {n: b for n in circuit.cell.own} | {"V": b * features}
-
-    def zero(self, like: Tensor) -> Sensitivities:
-        """See :class:`Propagation`."""
-        circuit = self._circuit
-        blocks = circuit.units // circuit.block
-        return Sensitivities(like.new_zeros(blocks, circuit.components * circuit.block, sum(self.widths.values())))
-
-    def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
-        """A of a block, n/b x Kb x Kb."""
+    def _block_jacobian(self, partials: Partials, weights: Weights) -> Tensor:
         circuit = self._circuit
         b, components = circuit.block, circuit.components
         # direct: K x K x n -> blocks x K x K x b, laid on the diagonals of blocks x K x b x K x b
         direct = partials.direct.reshape(components, components, -1, b).permute(2, 0, 1, 3)
         a = torch.diag_embed(direct).permute(0, 1, 3, 2, 4).contiguous()
         for gate, moved in zip(circuit.cell.gates, partials.gates, strict=True):
-            by_block = moved.view(components, -1, b).permute(1, 0, 2)
+            by_block = moved.reshape(components, -1, b).permute(1, 0, 2)
             a[:, :, :, gate.reads] += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
         return a.view(-1, components * b, components * b)
 
-    def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Drives:
-        """n/b x Kb x width by name: a weight of row i moves unit i's numbers alone."""
-        found: Drives = {}
-        for gate, moved in zip(self._circuit.cell.gates, partials.gates, strict=True):
-            found[gate.name] = self._spread(moved, state[gate.reads].view(-1, 1, 1, self._circuit.block))
-        one = state.new_ones(1, 1, 1, 1)
-        for name, moved in zip(self._circuit.cell.own, partials.own, strict=True):
-            found[name] = self._spread(moved, one)
-        found["V"] = self._spread(partials.passed, z.view(1, 1, 1, -1))
-        return found
+    def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Tensor:
+        """n/b x Kb x F: what each weight does to the next state at once; ``state`` is the one before the step."""
+        circuit, gates = self._circuit, self._circuit.cell.gates
+        sources = torch.stack([state[gate.reads] for gate in gates]) if gates else state.new_zeros(0, circuit.units)
+        if circuit.gates == "modular":
+            return self._block_drives(partials, sources, z)
+        if circuit.gates == "dense":  # n x K x G x n, what is read last
+            driven = partials.gates.permute(2, 1, 0).unsqueeze(-1) * sources
+            moved = driven.reshape(circuit.units, circuit.components, -1)
+        else:
+            moved = (partials.gates * sources.unsqueeze(1)).permute(2, 1, 0)
+        own, passed = partials.own.permute(2, 1, 0), partials.passed.t().unsqueeze(-1)
+        return torch.cat([moved, own, passed * z], dim=-1)
 
-    def _spread(self, moved: Tensor, source: Tensor) -> Tensor:
-        """(K x n) by what it reads -> blocks x Kb x (b * len), zero where row and unit differ."""
-        b, components = self._circuit.block, self._circuit.components
-        by_row = torch.diag_embed(moved.view(components, -1, b).permute(1, 0, 2))  # blocks x K x b x b
-        spread = by_row.unsqueeze(-1) * source.unsqueeze(1)  # blocks x K x b x b x len
-        return spread.reshape(spread.shape[0], components * b, -1)
+    def _block_drives(self, partials: Partials, sources: Tensor, z: Tensor) -> Tensor:
+        """A weight of row i moves unit i's numbers alone: zero where row and unit differ."""
+        circuit = self._circuit
+        b, components = circuit.block, circuit.components
 
-    def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Drives) -> Sensitivities:
-        """S' = A S + drives, block by block."""
-        driven = torch.cat([drives[name] for name in self.widths], dim=-1)
-        return Sensitivities(driven if jacobian is None else torch.baddbmm(driven, jacobian, sensitivities.values))
+        def spread(moved: Tensor, read: Tensor) -> Tensor:
+            """What is moved (K x n), by what is read (blocks or 1 x len): blocks x Kb x (b * len)."""
+            by_row = torch.diag_embed(moved.reshape(components, -1, b).permute(1, 0, 2))  # blocks x K x b x b
+            return (by_row.unsqueeze(-1) * read[:, None, None, None]).reshape(-1, components * b, b * read.shape[-1])
+
+        parts = [spread(moved, read.view(-1, b)) for moved, read in zip(partials.gates, sources, strict=True)]
+        parts += [spread(moved, z.new_ones(1, 1)) for moved in partials.own]
+        return torch.cat([*parts, spread(partials.passed, z.unsqueeze(0))], dim=-1)
+
+    def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Tensor) -> Sensitivities:
+        """S' = A S + drives; with no Jacobian the past is dropped (the one-step gradient, a control)."""
+        if jacobian is None:
+            return Sensitivities(drives)
+        return Sensitivities(torch.baddbmm(drives, jacobian, sensitivities.values))
 
     def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
-        """Eq. 4, summed over the block's numbers of state."""
-        circuit = self._circuit
+        """Eq. 4: dE/dw by name, shaped as the weights, from ``back`` = dE/d state (K x n)."""
         by_block = (
-            back.view(circuit.components, -1, circuit.block)
-            .permute(1, 0, 2)
-            .reshape(-1, 1, circuit.components * circuit.block)
+            back.reshape(back.shape[0], -1, self._circuit.block)
+            .transpose(0, 1)
+            .reshape(-1, sensitivities.values.shape[1])
         )
-        total = torch.bmm(by_block, sensitivities.values).squeeze(1)
-        return _named(circuit, self._features, self.widths, total)
+        total = (by_block.unsqueeze(-1) * sensitivities.values).sum(dim=1)
+        return {name: total[:, place].reshape(self._shapes[name]) for name, place in self.columns.items()}
 
     def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
-        """See :class:`Propagation`."""
+        """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""
         values = sensitivities.values
-        if _within(values, limit):
+        low, high = torch.aminmax(values)
+        if float(low) >= -limit and float(high) <= limit:
             return sensitivities, 0
         over = ~(values.abs().amax(dim=(1, 2)) <= limit)
         return Sensitivities(values.masked_fill(over.view(-1, 1, 1), 0.0)), int(over.sum()) * self._circuit.block
-
-
-def _named(circuit: Circuit, features: int, widths: dict[str, int], total: Tensor) -> Weights:
-    """Rows of all weights side by side, taken apart by name and shaped as the weights."""
-    shapes = {name: circuit.gate_shape for name in circuit.gate_names} | {"V": (circuit.units, features)}
-    parts = zip(widths, torch.split(total, list(widths.values()), dim=-1), strict=True)
-    return {name: part.reshape(shapes.get(name, (circuit.units,))) for name, part in parts}
-
-
-def _within(values: Tensor, limit: float) -> bool:
-    """Whether every number is finite and within ``limit`` (false where there is a NaN)."""
-    return float(values.abs().amax()) <= limit

@@ -19,7 +19,8 @@ W_ab reads a and gates the update of b. The argument u_ab of a gate is W_ab appl
 connectivities: ``two-point`` (W is n), ``modular`` (n/b x b x b, block-diagonal), ``dense`` (n x n).
 
 The contract of a cell: given the arguments and the state, a step is affine in x, and so are its partial
-derivatives. :class:`Settled` holds them; :meth:`Circuit.step` and :meth:`Circuit.partials` put x in.
+derivatives. Gates that retain come first (their partials do not depend on x), then gates that let x pass
+(theirs are proportional to it). :class:`Settled` holds all that is known before x, :class:`Partials` the rest.
 """
 
 from __future__ import annotations
@@ -45,18 +46,16 @@ class Gate(NamedTuple):
 class Settled(NamedTuple):
     """A step before its input is known."""
 
-    state: Tensor
-    """K x n, before the step."""
     retained: Tensor
     """K x n: what of the next state does not depend on x."""
     passed: Tensor
     """K x n: d state' / d x."""
     direct: Tensor
     """K x K x n: d state'_k / d state_l of the same unit, the gates' arguments held."""
-    still: Tensor
-    """G x K x n: d state'_k / d u_g, without x ..."""
-    moving: Tensor
-    """... and G x K x n: what is added to it per unit of x."""
+    retaining: Tensor
+    """R x K x n: d state'_k / d u_g of the gates that retain."""
+    passing: Tensor
+    """Q x K x n: the same of the gates that let x pass, per unit of x."""
     own: Tensor
     """E x K x n: d state'_k / d the weights that read nothing (biases, rotation, decay)."""
 
@@ -79,6 +78,7 @@ class Cell(Protocol):
 
     components: int
     gates: tuple[Gate, ...]
+    """Those that retain first, then those that let x pass."""
     own: tuple[str, ...]
     """Names of the weights that read nothing, n numbers each."""
 
@@ -91,7 +91,12 @@ class Cell(Protocol):
         ...
 
 
-_CIRCUIT_GATES = (Gate("W_hh", 0), Gate("W_ch", 1), Gate("W_hc", 0), Gate("W_cc", 1))
+_CIRCUIT_GATES = (Gate("W_hh", 0), Gate("W_cc", 1), Gate("W_ch", 1), Gate("W_hc", 0))
+
+
+def _crosswise(pair: Tensor) -> Tensor:
+    """2 x 2 x n with ``pair`` (2 x n) on the diagonal: gate g moves component g alone."""
+    return pair.unsqueeze(1) * torch.eye(2, dtype=pair.dtype, device=pair.device).unsqueeze(-1)
 
 
 class PaperCell:
@@ -109,13 +114,10 @@ class PaperCell:
         """Equations (1) and (2): g = tanh is +tanh + 0, g = 1 - tanh is -tanh + 1."""
         t = torch.tanh(arguments)
         slope = 1.0 - t * t
-        keep = self._sign * t[0::3] + self._offset
-        nothing = torch.zeros_like(state[0])
-        direct = torch.stack([keep[0], nothing, nothing, keep[1]]).view(2, 2, -1)
-        held = self._sign * slope[0::3] * state
-        still = _at(held, nothing, where=(0, 3))
-        moving = _at(-slope[1:3], nothing, where=(1, 2))
-        return Settled(state, keep * state, 1.0 - t[1:3], direct, still, moving, state.new_zeros(0, *state.shape))
+        keep = self._sign * t[:2] + self._offset
+        retaining = _crosswise(self._sign * slope[:2] * state)
+        nothing = state.new_zeros(0, *state.shape)
+        return Settled(keep * state, 1.0 - t[2:], _crosswise(keep), retaining, _crosswise(-slope[2:]), nothing)
 
     def start(self, units: int, generator: torch.Generator) -> Weights:
         """Nothing: this cell has no weights but its gates."""
@@ -135,27 +137,18 @@ class BoundedCell:
         self._rotation = rotation
 
     def settle(self, weights: Weights, arguments: Tensor, state: Tensor) -> Settled:
-        """Equations (3) to (5)."""
-        h, c = state
+        """Equations (3) to (5); ``turn`` is the rotation by theta, 2 x 2 x n."""
         cos, sin = weights["theta"].cos(), weights["theta"].sin()
-        a_hh, a_ch, a_hc, a_cc = arguments
-        t_hh, t_ch, t_hc, t_cc = t = torch.tanh(
-            torch.stack([a_hh + weights["beta_h"], a_ch, a_hc, a_cc + weights["beta_c"]])
-        )
+        turn = torch.stack([cos, -sin, sin, cos]).view(2, 2, -1)
+        biases = torch.stack([weights["beta_h"], weights["beta_c"]])
+        t = torch.tanh(torch.cat([arguments[:2] + biases, arguments[2:]]))
         slope = 1.0 - t * t
-        keep_h, keep_c = self._rho * t_hh, self._rho * t_cc
-        kept_h, kept_c = keep_h * h, keep_c * c
-        retained = torch.stack([cos * kept_h - sin * kept_c, sin * kept_h + cos * kept_c])
-        direct = torch.stack([cos * keep_h, -sin * keep_c, sin * keep_h, cos * keep_c]).view(2, 2, -1)
-        push_h, push_c = self._rho * slope[0] * h, self._rho * slope[3] * c
-        hh = torch.stack([cos * push_h, sin * push_h])
-        cc = torch.stack([-sin * push_c, cos * push_c])
-        nothing = torch.zeros_like(h)
-        still = torch.stack([hh, torch.zeros_like(hh), torch.zeros_like(hh), cc])
-        moving = _at(-slope[1:3], nothing, where=(1, 2))
+        direct = turn * (self._rho * t[:2])
+        retained = (direct * state).sum(dim=1)
+        retaining = (turn * (self._rho * slope[:2] * state)).transpose(0, 1)
         turned = torch.stack([-retained[1], retained[0]])
-        own = torch.stack([hh, cc, turned])
-        return Settled(state, retained, torch.stack([1.0 - t_ch, 1.0 - t_hc]), direct, still, moving, own)
+        own = torch.cat([retaining, turned.unsqueeze(0)])
+        return Settled(retained, 1.0 - t[2:], direct, retaining, _crosswise(-slope[2:]), own)
 
     def start(self, units: int, generator: torch.Generator) -> Weights:
         """rho tanh(beta) evenly over the spans in random order; theta uniform in [0, rotation]."""
@@ -178,7 +171,7 @@ class TimeDecayCell:
         keep = torch.sigmoid(weights["decay"])
         none = state.new_zeros(0, *state.shape)
         own = (keep * (1.0 - keep) * state).unsqueeze(0)
-        return Settled(state, keep * state, torch.ones_like(state), keep.view(1, 1, -1), none, none, own)
+        return Settled(keep * state, torch.ones_like(state), keep.view(1, 1, -1), none, none, own)
 
     def start(self, units: int, generator: torch.Generator) -> Weights:
         """lambda evenly over [0.05, 0.95], in random order."""
@@ -196,7 +189,8 @@ class Circuit:
     def __init__(self, config: ModelConfig) -> None:
         self.units = config.units
         self.gates = config.gates
-        self.block = {"two-point": 1, "modular": config.block, "dense": config.units}[config.gates]
+        self.block = config.block if config.gates == "modular" else 1
+        """b: units whose state a gate's weight can reach, as far as sensitivities are carried."""
         self.cell = make_cell(config)
         self.components = self.cell.components
         self.gate_names = tuple(gate.name for gate in self.cell.gates)
@@ -213,19 +207,22 @@ class Circuit:
         gates = {gate.name: torch.zeros(self.gate_shape, dtype=torch.float64) for gate in self.cell.gates}
         return {**gates, **self.cell.start(self.units, generator)}
 
-    def argument(self, weight: Tensor, source: Tensor) -> Tensor:
-        """u = W source: n numbers from n numbers."""
+    def arguments(self, weights: Weights, state: Tensor) -> Tensor:
+        """u = W source of every gate, G x n."""
+        gates = self.cell.gates
+        if not gates:
+            return state.new_zeros(0, self.units)
+        sources = [state[gate.reads] for gate in gates]
         if self.gates == "two-point":
-            return weight * source
+            return torch.stack([weights[gate.name] for gate in gates]) * torch.stack(sources)
         if self.gates == "dense":
-            return weight @ source
-        return torch.bmm(weight, source.view(-1, self.block, 1)).view(-1)
+            return torch.stack([weights[gate.name] @ source for gate, source in zip(gates, sources, strict=True)])
+        stacked = torch.stack([weights[gate.name] for gate in gates])
+        return (stacked @ torch.stack(sources).view(len(gates), -1, self.block, 1)).view(len(gates), -1)
 
     def settle(self, weights: Weights, state: Tensor) -> Settled:
         """The step from ``state`` (K x n), its input still unknown."""
-        arguments = [self.argument(weights[gate.name], state[gate.reads]) for gate in self.cell.gates]
-        stacked = torch.stack(arguments) if arguments else state.new_zeros(0, self.units)
-        return self.cell.settle(weights, stacked, state)
+        return self.cell.settle(weights, self.arguments(weights, state), state)
 
     def step(self, settled: Settled, x: Tensor) -> Tensor:
         """The next state, K x n; for several inputs (B x n) from the same state, B x K x n."""
@@ -233,7 +230,8 @@ class Circuit:
 
     def partials(self, settled: Settled, x: Tensor) -> Partials:
         """The partial derivatives of the step with input ``x`` (n)."""
-        return Partials(settled.direct, settled.still + settled.moving * x, settled.own, settled.passed)
+        gates = torch.cat([settled.retaining, settled.passing * x])
+        return Partials(settled.direct, gates, settled.own, settled.passed)
 
 
 def make_cell(config: ModelConfig) -> Cell:
@@ -256,12 +254,3 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     found = torch.linalg.qr(tall)
     q: Tensor = found.Q * torch.sign(torch.diagonal(found.R))
     return q.T.contiguous() if rows <= columns else q * math.sqrt(rows / columns)
-
-
-def _at(pair: Tensor, nothing: Tensor, *, where: tuple[int, int]) -> Tensor:
-    """4 x 2 x n, zero but for gate ``where[k]``, which moves component k by ``pair[k]``."""
-    blank = torch.stack([nothing, nothing])
-    rows = [blank] * 4
-    rows[where[0]] = torch.stack([pair[0], nothing])
-    rows[where[1]] = torch.stack([nothing, pair[1]])
-    return torch.stack(rows)

@@ -31,8 +31,8 @@ class RunningMoments:
 
     def update(self, value: Tensor, before: Tensor | None, steps: int) -> None:
         """Take in ``value`` (size); ``before`` is the one before it in its sequence, ``steps`` is N."""
-        rates = [max(1.0 / (steps + 1), floor) for floor in self._floors]
-        rate = torch.tensor(rates, dtype=self.mean.dtype, device=self.mean.device).unsqueeze(1)
+        rates = [[max(1.0 / (steps + 1), floor)] for floor in self._floors]
+        rate = torch.tensor(rates, dtype=self.mean.dtype, device=self.mean.device)
         offset = value - self.mean
         if before is not None:
             self.covariance.lerp_(offset * (before - self.mean), rate)

@@ -59,8 +59,7 @@ def _tensors(learner: Learner) -> dict[str, Tensor]:
     if learner.network.rls is not None:
         found |= {"parameters/P": learner.network.rls.weights, "rls/inverse": learner.network.rls.inverse}
     parts: dict[str, _Holder] = {
-        "features": learner.opponents.features,
-        "embeddings": learner.opponents.embeddings,
+        "moments": learner.opponents.moments,
         "scene": learner.opponents.scene,
         "rank": learner.rank,
     }

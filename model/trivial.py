@@ -14,9 +14,13 @@ An ordinary skill against the first three is flattered by the circuit's memory; 
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from model.prediction import VARIANCE_FLOOR
 from model.statistics import RunningMoments, SceneRegression
 
 TRIVIAL_ERRORS = (
@@ -29,38 +33,65 @@ TRIVIAL_ERRORS = (
     "carry_ar1_recent",
     "carry_scene",
 )
-"""Their names, in the order of the errors."""
+"""Their names, in the order of a record."""
 
-_FLOOR = 1.0 / 2000.0
-_RECENT = 1.0 / 1000.0
+_OWN, _CUMULATIVE, _RECENT = range(3)
+_FLOORS = (1.0 / 2000.0, 0.0, 1.0 / 1000.0)
+_ROWS = ("copy_last", "running_mean", "ar1")
+_CARRIED = ("carry_mean", "carry_mean_recent", "carry_ar1", "carry_ar1_recent", "carry_scene")
+
+
+class Guesses(NamedTuple):
+    """Simple guesses of what comes next."""
+
+    z: Tensor
+    """m: what was seen before."""
+    features: Tensor
+    """5 or 6 x m: the learner's own carry (zbar), then those of the ``carry_`` predictors, scene if it plays."""
+    embeddings: Tensor
+    """3 x q: copy_last, running_mean, ar1."""
 
 
 class Opponents:
-    """The running statistics of z and y over all streams; row 0 of ``features`` is the learner's own carry."""
+    """The running statistics of v = [z; y] over all streams: at the learner's own rate, cumulative and recent."""
 
     def __init__(self, features: int, embedding_size: int, like: Tensor) -> None:
-        self.features = RunningMoments(features, (_FLOOR, 0.0, _RECENT), like)
-        self.embeddings = RunningMoments(embedding_size, (_FLOOR,), like)
+        self._features = features
+        self.moments = RunningMoments(features + embedding_size, _FLOORS, like)
         self.scene = SceneRegression(features, like)
 
     @property
     def carry(self) -> Tensor:
         """m: zbar, the running mean of z that the learner's own carry is made from."""
-        return self.features.mean[0]
+        return self.moments.mean[_OWN, : self._features]
 
-    def guesses(self, z: Tensor, scene: Tensor) -> Tensor:
-        """Simple guesses of the next features after ``z``, ``scene`` the sequence's mean so far: 6 x m.
+    @property
+    def mean(self) -> Tensor:
+        """q: mu, the running mean of y."""
+        return self.moments.mean[_OWN, self._features :]
 
-        In order: the learner's own carry, then those of the five ``carry_`` predictors.
-        """
-        mean, slope = self.features.mean, self.features.ar1(z)
-        return torch.stack([mean[0], mean[1], slope[1], mean[2], slope[2], self.scene.predict(z, scene)])
+    @property
+    def deviation(self) -> Tensor:
+        """q: sqrt(var + 1e-4) of y."""
+        return (self.moments.variance[_OWN, self._features :] + VARIANCE_FLOOR).sqrt()
 
-    def predictions(self, y: Tensor, carried: Tensor) -> Tensor:
-        """What the eight predict of the next embedding, from ``y`` (q) and the five carried ones (5 x q): 8 x q."""
-        return torch.cat([y.unsqueeze(0), self.embeddings.mean, self.embeddings.ar1(y), carried])
+    def guesses(self, z: Tensor, y: Tensor, scene: Tensor | None) -> Guesses:
+        """What the simple ones guess after ``z`` and ``y``; ``scene`` is the mean of z in a marked sequence so far."""
+        m = self._features
+        v = torch.cat([z, y])
+        mean, slope = self.moments.mean, self.moments.ar1(v)
+        rows = [mean[:, :m], slope[_CUMULATIVE:, :m]]
+        if scene is not None:
+            rows.append(self.scene.predict(z, scene).unsqueeze(0))
+        return Guesses(z, torch.cat(rows), torch.stack([y, mean[_OWN, m:], slope[_OWN, m:]]))
 
     def update(self, z: Tensor, y: Tensor, before: tuple[Tensor, Tensor] | None, steps: int) -> None:
         """Take in one fixation; ``before`` is the (z, y) before it in its sequence, ``steps`` those of the learner."""
-        self.features.update(z, before[0] if before else None, steps)
-        self.embeddings.update(y, before[1] if before else None, steps)
+        self.moments.update(torch.cat([z, y]), None if before is None else torch.cat(before), steps)
+
+
+def by_name(errors: list[float] | None) -> dict[str, float | None]:
+    """The errors of the guesses' embeddings, then of what was carried, as a record tells them; None for none."""
+    found = dict(zip((*_ROWS, *_CARRIED), errors or [], strict=False))
+    told = {name: found.get(name) for name in TRIVIAL_ERRORS}
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in told.items()}
