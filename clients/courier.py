@@ -19,7 +19,7 @@ import zmq
 from clients import wire
 from clients.actions import Action, Connect, Fail, Greet, LetGo, Number, Remember, Send, SendLast
 from clients.connection import Keys, dealer
-from clients.errors import ClientError
+from clients.errors import ClientError, StreamConflict
 from clients.protocol import Protocol
 from clients.spool import Spool
 
@@ -118,6 +118,8 @@ class Courier:
             self._do()
             if self._todo:
                 log.error("stream %s: %s", self._spool.stream, self.trouble)
+            elif isinstance(self.error, StreamConflict):
+                self._spool.forget()  # a recording's, which is still there itself
             elif finite and not rest and self.error is None and self._protocol.all_acked:
                 self._spool.forget()
         finally:

@@ -71,6 +71,8 @@ class DetectorSettings:
     """Two stretches are close if the centres of their adjoining edges of this length are."""
     longest_gap_ns: int = 20 * MS
     """Time without a sample (or two and a half sample intervals, if longer) that ends a stretch."""
+    late_ns: int = 100 * MS
+    """A sample older than the newest by less than this is late and left out; by more, the clock was set back."""
     warm_up: int = 25
     """Samples from which the sampling rate is taken."""
 
@@ -139,16 +141,14 @@ class Detector:
             self.counts.time_missing += 1
             return []
         point = self._point(sample, sample.time_ns)
-        if self._last_ns is not None and sample.time_ns < self._last_ns:
-            self.counts.time_back += 1
+        finished: list[_Stretch] = []
+        if self._last_ns is not None and sample.time_ns <= self._last_ns:
+            late = self._last_ns - sample.time_ns < self._settings.late_ns
+            self._count_time(sample.time_ns - self._last_ns)
+            if late:
+                return []
             finished = self._break()
-            self._last_ns = sample.time_ns
-        elif sample.time_ns == self._last_ns:
-            self.counts.time_repeated += 1
-            return []
-        else:
-            finished = []
-            self._last_ns = sample.time_ns
+        self._last_ns = sample.time_ns
         if point is not None:
             finished += self._take(point)
         elif self._classifier is not None:
@@ -159,6 +159,12 @@ class Detector:
         """The recording is over: return what was still open."""
         stretches = self._start() if self._classifier is None and self._warming else []
         return [self._fixation(stretch) for stretch in stretches + self._break()]
+
+    def _count_time(self, step_ns: int) -> None:
+        if step_ns == 0:
+            self.counts.time_repeated += 1
+        else:
+            self.counts.time_back += 1
 
     def _point(self, sample: Sample, time_ns: int) -> Point | None:
         if not (math.isfinite(sample.x) and math.isfinite(sample.y)) or (sample.x == 0.0 and sample.y == 0.0):

@@ -222,9 +222,10 @@ class Protocol:
         if not self._recording:
             last = self._entries[self._numbered - 1].seq if self._numbered else None
             self._next_number = max(welcome.next_seq, -1 if last is None else last + 1)
-        if not self.waiting and self.counts.sent and self.learned < self.acked:
+        actions += self._pump()
+        if not self._sent and self.counts.sent and self.learned < self.acked:
             actions.append(acts.SendLast())
-        return actions + self._pump()
+        return actions
 
     # --- sending -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from pydantic import ValidationError
@@ -77,7 +77,6 @@ class Sender:
     ``recording``: number from 0, in the recording's own order; conflicts are errors and the spool begins empty.
     ``finite``: the stream has an end; closed with everything acked, the spool is emptied and forgets the stream.
     ``hold_back``: how many fixations may be sent ahead of the learner (a live stream: no limit).
-    ``when_full``: what ``offer`` does when queue and spool are full: ``drop`` it (it gets no seq) or ``wait``.
     ``on_learned`` is called in the sender's thread with every ``learned`` message.
     """
 
@@ -92,7 +91,6 @@ class Sender:
         finite: bool = False,
         hold_back: int | None = None,
         capacity: int = CAPACITY,
-        when_full: Literal["drop", "wait"] = "drop",
         on_learned: Callable[[wire.Learned], None] | None = None,
     ) -> None:
         try:
@@ -100,11 +98,9 @@ class Sender:
         except wire.WireError as error:
             raise OptionError(error.detail) from None
         self.address = check_address(address)
-        self.dropped = 0
         keys = read_keys(Path(key_file)) if key_file is not None else None
         self._finite = finite
         self._capacity = capacity
-        self._when_full = when_full
         self.spool_dir = Path(spool_dir) if spool_dir is not None else default_spool(address, stream)
         """Where fixations are kept until they are acked."""
         spool = Spool(self.spool_dir, stream)
@@ -161,23 +157,26 @@ class Sender:
         frame_deg: tuple[float, float] | None = None,
         padded: float | None = None,
         sequence: str | None = None,
+        wait_s: float = 0.0,
     ) -> bool:
         """Hand over a fixation: its times (s, the source's clock), gaze (fractions of the frame, origin top left) and
         patch (uint8 (50, 50, 3), RGB, 5 degrees).
 
         ``gaze_deg``: the gaze in degrees from the frame's top left; ``frame_deg``: the frame's width and height;
         ``padded``: the fraction of the patch outside the frame; ``sequence``: the name of the new sequence that
-        begins with this fixation. Returns False if it was dropped because queue and spool are full. Raises
-        :class:`BadFixation`, :class:`SenderClosed`, or the error that ended the sender.
+        begins with this fixation. Returns False if queue and spool are full, and still are after ``wait_s``: the
+        fixation was not taken and gets no seq. Raises :class:`BadFixation`, :class:`SenderClosed`, or the error that
+        ended the sender.
         """
         offered = _body(onset_s, duration_s, gaze, gaze_deg, frame_deg, padded, sequence), check_patch(patch).tobytes()
         with self._changed:
             self._check_open()
+            end_s = time.monotonic() + wait_s
             while self._offers.full():
-                if self._when_full == "drop":
-                    self.dropped += 1
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
                     return False
-                self._changed.wait(0.5)
+                self._changed.wait(left_s)
                 self._check_open()
             self._offers.put_nowait(offered)
             self._offered += 1
@@ -261,7 +260,8 @@ class Sender:
                 self._hand_over()
                 courier.turn(time.monotonic())
                 self._tell()
-                courier.poll(self._listen)
+                if self._offers.empty() or courier.busy or self._room() <= 0:
+                    courier.poll(self._listen)
         except ClientError as error:
             courier.error = error
         except Exception as error:  # the thread's boundary: whoever offers or flushes next is told
@@ -275,12 +275,16 @@ class Sender:
     def _hand_over(self) -> None:
         """From the queue to the spool, as many as fit."""
         while not self._courier.busy:
-            room = min(QUEUE // 4, self._capacity - self._protocol.waiting)
-            offers = [offer for _, offer in zip(range(room), self._rest(), strict=False)]
+            count = min(QUEUE // 4, self._room())
+            offers = [offer for _, offer in zip(range(count), self._rest(), strict=False)]
             self._courier.take(offers, time.monotonic())
             self._taken += len(offers)
             if not offers:
                 return
+
+    def _room(self) -> int:
+        """How many more fixations the spool takes."""
+        return self._capacity - self._protocol.waiting
 
     def _rest(self) -> Iterator[tuple[str, bytes]]:
         """What is in the queue."""

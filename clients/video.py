@@ -85,12 +85,8 @@ class Video:
             return None
         if time_ns < (self._before or self._here).time_ns - self.period_ns // 2 and self._read > 1:
             self.rewind()
-        while self._here.time_ns < time_ns and not self._ended:
-            following = self._next()
-            if following is None:
-                self._ended = True
-            else:
-                self._before, self._here = self._here, following
+        while self._here.time_ns < time_ns and self._step():
+            pass
         if self._ended and time_ns - self._here.time_ns > self.period_ns:
             return None
         before = self._before
@@ -101,11 +97,9 @@ class Video:
     def frames(self) -> Iterator[Frame]:
         """Every frame once, from the first."""
         self.rewind()
-        frame: Frame | None = self._here
-        while frame is not None:
-            yield frame
-            frame = self._next()
-        self._ended = True
+        yield self._here
+        while self._step():
+            yield self._here
 
     def rewind(self) -> None:
         """Begin the file again."""
@@ -132,6 +126,15 @@ class Video:
         rate = capture.get(cv2.CAP_PROP_FPS)
         self._rate = rate if 0.0 < rate < 10_000.0 else 25.0
         return capture
+
+    def _step(self) -> bool:
+        """On to the next frame; False at the end."""
+        following = None if self._ended else self._next()
+        if following is None:
+            self._ended = True
+            return False
+        self._before, self._here = self._here, following
+        return True
 
     def _next(self) -> Frame | None:
         cv2 = opencv()

@@ -206,7 +206,7 @@ def test_a_recording_holds_back() -> None:
     # Word of what is learned may get lost: the silence about it is asked about.
     assert protocol.deadline_s() == 0.3 + SILENCE_S
     assert kinds(protocol.tick(0.3 + SILENCE_S)) == ["Connect"]
-    protocol.received(welcome(37), 3.0)
+    assert kinds(protocol.received(welcome(37), 3.0)) == ["Remember", "SendLast"]
     assert sent(protocol.received(ack(36, 36), 3.0)) == list(range(37, 69))
 
 

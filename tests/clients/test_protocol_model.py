@@ -65,7 +65,7 @@ class World:
         self.lines: dict[object, Line] = {}
         self.line: Line | None = None
         self.now_s = 0.0
-        self.contents: list[int] = []
+        self.tell_learned = True
         self.offered: list[int] = []
         self.error: ClientError | None = None
         self.last: wire.Message | None = None
@@ -175,7 +175,9 @@ class World:
                 while line.to_worker:
                     self.deliver_to_worker(line)
             self.route(self.worker.commit())
-            self.route(self.worker.learn(STREAM, 1000))
+            told = self.worker.learn(STREAM, 1000)
+            if self.tell_learned:
+                self.route(told)
             while self.line is not None and self.line.to_client and self.error is None:
                 self.deliver_to_client()
             quiet = not any(line.to_worker for line in self.lines.values())
@@ -195,6 +197,7 @@ class Network(RuleBasedStateMachine):
 
     recording = False
     hold_back: int | None = None
+    tell_learned = True
 
     @initialize()
     def begin(self) -> None:
@@ -251,6 +254,7 @@ class Network(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
+            self.world.tell_learned = self.tell_learned
             self.world.settle()
             self.judge()
 
@@ -269,6 +273,11 @@ class Held(Network):
 
     recording = True
     hold_back = 32
+    tell_learned = False  # word of it is best effort: acks have to do
+
+    @rule(count=st.integers(1, 40))
+    def learn_and_lose_the_word_of_it(self, count: int) -> None:
+        self.world.worker.learn(STREAM, count)
 
     @invariant()
     def never_too_far_ahead(self) -> None:

@@ -1,0 +1,170 @@
+"""Every option of ``rjepa stream``, declared once: flags, help and bounds all come from the fields below.
+
+A flag goes before the environment: RJEPA_INGEST, RJEPA_SPOOL and RJEPA_STREAM_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clients.errors import OptionError
+from clients.pace import parse_speed
+from clients.units import parse_pair
+
+ENVIRONMENT = {"ingest": "RJEPA_INGEST", "spool": "RJEPA_SPOOL", "key": "RJEPA_STREAM_KEY"}
+
+
+class StreamSettings(BaseModel):
+    """Options common to every stream."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    ingest: Annotated[str, Field(json_schema_extra={"metavar": "ADDRESS"})] = "tcp://127.0.0.1:5555"
+    """Where the worker takes fixations."""
+    stream: Annotated[str | None, Field(json_schema_extra={"metavar": "NAME"})] = None
+    """Name of the stream; without it, made from the source."""
+    speed: Annotated[str, Field(json_schema_extra={"metavar": "N"})] = "1"
+    """1 is real pace, N so many times that, max as fast as it goes."""
+    spool: Annotated[Path | None, Field(json_schema_extra={"metavar": "DIR"})] = None
+    """Folder where fixations are kept until the worker has them; without it, one of this user for worker and stream."""
+    key: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """This client's key file, made by rjepa keys client, for a worker that asks for keys."""
+    px_per_degree: Annotated[str | None, Field(json_schema_extra={"metavar": "X"})] = None
+    """Pixels of the video in one degree of visual angle at its centre; XxY where they differ."""
+    start: Annotated[float, Field(ge=0.0, json_schema_extra={"metavar": "S"})] = 0.0
+    """Begin S seconds into the source."""
+    end: Annotated[float | None, Field(gt=0.0, json_schema_extra={"metavar": "S"})] = None
+    """End S seconds into the source."""
+    summary: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """Write found, sent, acked, learned, padded and dropped to FILE, as JSON."""
+    wait: bool = True
+    """At the end, wait until everything is learned; --no-wait: only until it is durable."""
+    connect_within: Annotated[float, Field(gt=0.0, json_schema_extra={"metavar": "S"})] = 120.0
+    """Give up if no worker has answered after S seconds; a stream without an end goes on trying."""
+
+    @field_validator("speed")
+    @classmethod
+    def _speed(cls, value: str) -> str:
+        parse_speed(value)
+        return value
+
+    @field_validator("px_per_degree")
+    @classmethod
+    def _pair(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_pair(value, "--px-per-degree")
+        return value
+
+
+class RecordingSettings(StreamSettings):
+    """Options of ``rjepa stream recording``."""
+
+    path: Annotated[Path | None, Field(json_schema_extra={"positional": True, "metavar": "PATH"})] = None
+    """The recording; or give its parts with --video and --gaze."""
+    video: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """What was looked at: a video, or a picture."""
+    gaze: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """Gaze samples: a table (.csv, .tsv, .txt) with a header, or an Andersson 2017 .mat file."""
+    columns: Annotated[str | None, Field(json_schema_extra={"metavar": "timestamp=A,x=B,y=C"})] = None
+    """Columns of the table by name, with confidence=D if there is one; without it, by the header's usual names."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of the table's times; without it, by the header or their steps."""
+    gaze_unit: Literal["px", "norm", "deg"] | None = None
+    """Unit of x and y: pixels, 0..1, or degrees from the centre; without it, by the header or their size."""
+    gaze_frame: Annotated[str | None, Field(json_schema_extra={"metavar": "WxH"})] = None
+    """Size in pixels of the picture that gaze in pixels refers to; without it, the video's own."""
+    origin: Literal["top", "bottom"] | None = None
+    """Whether y counts down from the top left or up from the bottom left; without it, bottom for norm_pos, else top."""
+    video_start: Annotated[float | None, Field(json_schema_extra={"metavar": "S"})] = None
+    """Time of the video's first frame in the gaze's clock, in seconds; without it, that of the first sample."""
+    screen_mm: Annotated[str | None, Field(json_schema_extra={"metavar": "WxH"})] = None
+    """Size of the picture as it was shown on the screen, in mm; with --distance-mm, instead of --px-per-degree."""
+    distance_mm: Annotated[float | None, Field(gt=0.0, json_schema_extra={"metavar": "D"})] = None
+    """Distance from the eye to the screen, in mm."""
+    detector: Literal["auto", "ivt", "idt"] = "auto"
+    """How fixations are found: by velocity, by dispersion, or by what suits the sampling rate (ivt from 100 Hz)."""
+    min_confidence: Annotated[float, Field(ge=0.0, le=1.0, json_schema_extra={"metavar": "C"})] = 0.6
+    """Samples less confident than C count as lost."""
+
+
+class SimulatedSettings(StreamSettings):
+    """Options of ``rjepa stream simulated``."""
+
+    video: Annotated[str, Field(json_schema_extra={"positional": True, "metavar": "VIDEO"})] = "sample"
+    """Video to look about: a file, or sample, which is carried by the extra rjepa[sample]."""
+    fixations: Annotated[int | None, Field(ge=1, json_schema_extra={"metavar": "N"})] = None
+    """End after N fixations were sent, with as many passes over the video as that takes; without it, after one pass."""
+    loop: bool = False
+    """Begin the video again at its end, until stopped."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, json_schema_extra={"metavar": "N"})] = 0
+    """Seed of the observer: the same video and seed give the same fixations."""
+    frame_degrees: Annotated[float, Field(gt=0.0, le=360.0, json_schema_extra={"metavar": "W"})] = 30.0
+    """Width of the video in degrees of visual angle, where --px-per-degree is not given."""
+
+
+Settings = TypeVar("Settings", bound=StreamSettings)
+
+
+def load(kind: type[Settings], argv: list[str], prog: str, about: str) -> Settings:
+    """The options of one ``rjepa stream`` command. Raises :class:`OptionError` with one line; ``--help`` exits."""
+    parser = _Parser(
+        prog=prog,
+        description=about,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"By environment: {', '.join(f'{v} for --{k}' for k, v in ENVIRONMENT.items())}; a flag goes first.",
+    )
+    fields = kind.model_fields
+    for name in sorted(fields, key=lambda name: name in StreamSettings.model_fields):
+        _add(parser, name, fields[name])
+    flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    merged = _environment(os.environ) | flags
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "options"
+        source = f"--{name.replace('_', '-')}" if name in flags else ENVIRONMENT.get(name, name)
+        raise OptionError(f"{source}: {first['msg']} (got {str(first['input'])[:80]!r}); see {prog} --help") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; see {self.prog} --help")
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: environment[variable] for name, variable in ENVIRONMENT.items() if environment.get(variable)}
+
+
+def _add(parser: argparse.ArgumentParser, name: str, field: Any) -> None:
+    """The flag (or position) of one field."""
+    extra = field.json_schema_extra or {}
+    described = field.description.replace("%", "%%")
+    help_text = described if field.default in (None, False, True) else f"{described} (default: {field.default})"
+    options: dict[str, Any] = {"help": help_text, "default": None}
+    if extra.get("positional"):
+        parser.add_argument(name, nargs="?", metavar=extra["metavar"], **options)
+        return
+    choices = _choices(field.annotation)
+    if field.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+    elif choices:
+        options["choices"] = choices
+    else:
+        options["metavar"] = extra.get("metavar")
+    parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """The values of a Literal, also of ``Literal | None``; nothing for any other type."""
+    values = [value for part in (annotation, *get_args(annotation)) for value in get_args(part)]
+    return tuple(value for value in values if isinstance(value, str))
