@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import math
 import threading
 import time
@@ -221,18 +222,21 @@ class Desk:
         z = self._features.of_patch(embed.patch) if embed.patch is not None else embed.z
         assert z is not None
         try:
-            call_with = self._learner.embed(z)
+            embedding = self._learner.embed(z)
         except ModelError as error:
             embed.call.refuse(422, "bad_argument", str(error))
         else:
-            embed.call.answer({"embedding": call_with.tolist()})
+            embed.call.answer({"embedding": embedding.tolist()})
 
 
 def _vector(numbers: Any, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    ok = isinstance(numbers, list) and len(numbers) == size
-    if not ok or not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
-        raise RequestRefused(422, "bad_argument", f"z must be {size} finite numbers")
-    return np.array(numbers, dtype=np.float32)
+    plain = isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
+    if plain and len(numbers) == size:
+        with contextlib.suppress(OverflowError), np.errstate(over="ignore"):
+            z = np.array(numbers, dtype=np.float64).astype(np.float32)
+            if np.isfinite(z).all():
+                return z
+    raise RequestRefused(422, "bad_argument", f"z must be {size} finite numbers")
 
 
 def _patch(patch: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -23,7 +23,7 @@ from service.entries import CHANGING, Applier, failure
 from service.errors import CheckpointBad, RequestRefused, StorageFailed
 from service.features import Features
 from service.journal import Alarm, Entry, Journal, Result, Timeline, Turn
-from service.mailbox import Mailbox
+from service.mailbox import Mailbox, Stop
 from service.publish import Publisher
 from service.records import Record
 
@@ -35,23 +35,6 @@ RETRY_S = 0.5
 """How often a disk that refused a turn is asked again."""
 
 log = logging.getLogger("rjepa.learning")
-
-
-class Stop:
-    """Asked to end: set by a signal, looked at between steps. ``wake`` is the learning loop's bell."""
-
-    def __init__(self, wake: Mailbox[None]) -> None:
-        self.asked = False
-        self._wake = wake
-
-    def ask(self) -> None:
-        """End soon. Safe in a signal handler."""
-        self.asked = True
-        self._wake.put(None)
-
-    def __call__(self) -> bool:
-        """Whether to end."""
-        return self.asked
 
 
 class Asked(Protocol):

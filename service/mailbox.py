@@ -1,4 +1,4 @@
-"""A queue between threads whose reader also waits for sockets: it has a file descriptor to poll."""
+"""Between threads: a queue whose reader also waits for sockets, and the wish that everything end."""
 
 from __future__ import annotations
 
@@ -51,3 +51,20 @@ class Mailbox(Generic[T]):
         self._closed = True
         self._reader.close()
         self._writer.close()
+
+
+class Stop:
+    """Asked to end: set by a signal, looked at between steps. ``wake`` is the learning loop's bell."""
+
+    def __init__(self, wake: Mailbox[None]) -> None:
+        self.asked = False
+        self._wake = wake
+
+    def ask(self) -> None:
+        """End soon. Safe in a signal handler."""
+        self.asked = True
+        self._wake.put(None)
+
+    def __call__(self) -> bool:
+        """Whether to end."""
+        return self.asked

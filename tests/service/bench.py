@@ -28,8 +28,8 @@ from service.checkpoints import Checkpoints
 from service.entries import Applier
 from service.features import Features
 from service.journal import Admitted, Journal
-from service.learning import LearningLoop, Stop, Told
-from service.mailbox import Mailbox
+from service.learning import LearningLoop, Told
+from service.mailbox import Mailbox, Stop
 from service.publish import Publisher
 from service.recovery import Recovery
 from service.stepmark import StepMark
