@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.snapshot import Snapshot
+from service.checkpoints import Checkpoints, Place
+from service.errors import RequestRefused, StorageFailed, StorageFull
+from service.manifests import LEARNER, MANIFEST
+
+SNAPSHOT = Snapshot({"w": torch.arange(6.0), "empty": torch.zeros(0)}, {"steps": 3, "nested": {"a": [1, 2.5, None]}})
+IDENTITY = {"seed": 0}
+
+
+def write(checkpoints: Checkpoints, journal: int, *, timeline: int = 0, created: float = 1e9, **more: bool) -> str:
+    place = Place(journal, timeline, {"s": journal}, {}, created=created, **more)
+    return checkpoints.write(SNAPSHOT, place, IDENTITY, "cpu").id
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.list() == []
+    name = write(checkpoints, 7)
+    manifest, snapshot = checkpoints.read(name)
+    assert snapshot.meta == SNAPSHOT.meta
+    assert all(torch.equal(snapshot.tensors[key], value) for key, value in SNAPSHOT.tensors.items())
+    assert (manifest.journal, manifest.cursors, manifest.identity, manifest.torch_version) == (
+        7,
+        {"s": 7},
+        IDENTITY,
+        str(torch.__version__),
+    )
+    assert checkpoints.list() == [manifest]
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / name).iterdir()) == [LEARNER, MANIFEST]
+    assert set(manifest.json_object()) == {
+        *("id", "created", "label", "pinned", "size_bytes", "sha256", "timeline", "parent", "cursors")
+    }
+    assert checkpoints.path(name).stat().st_size == manifest.size_bytes
+
+
+def test_one_place_twice_gets_two_ids(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert write(checkpoints, 7) != write(checkpoints, 7)
+
+
+@pytest.mark.parametrize("point", ["write", "sync", "rename"])
+@pytest.mark.parametrize(("number", "kind"), [(28, StorageFull), (5, StorageFailed)])
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, point: str, number: int, kind: type[StorageFailed]) -> None:
+    def fault(now: str) -> None:
+        if now == point:
+            raise OSError(number, "no")
+
+    with pytest.raises(kind) as caught:
+        write(Checkpoints(tmp_path, fault=fault), 7)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value.__cause__, OSError)
+    assert list(tmp_path.iterdir()) == []
+    write(Checkpoints(tmp_path), 7)
+
+
+def test_a_crash_leaves_a_part_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".part-x").mkdir()
+    (tmp_path / ".part-x" / LEARNER).write_bytes(b"half")
+    checkpoints = Checkpoints(tmp_path)
+    kept, doomed = write(checkpoints, 1), write(checkpoints, 2, timeline=5)
+    assert len(checkpoints.list()) == 2
+    checkpoints.clean({0})
+    assert [path.name for path in tmp_path.iterdir()] == [kept]
+    assert doomed != kept
+
+
+def test_retention(tmp_path: Path) -> None:
+    """The newest two, the first of each hour, the pinned."""
+    checkpoints = Checkpoints(tmp_path)
+    hour = 3600.0
+    ids = [write(checkpoints, n, created=1e9 // hour * hour + n * hour / 4, pinned=n == 6) for n in range(1, 12)]
+    checkpoints.prune(2, 0)
+    assert [manifest.journal for manifest in checkpoints.list()] == [1, 4, 6, 8, 10, 11]
+    assert set(checkpoints.prune(2, 0)) == set()
+    assert checkpoints.list()[0].id == ids[0]
+
+
+def test_the_last_good_one_stays(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    ids = [write(checkpoints, n, created=3600.0 * 300_000) for n in range(1, 7)]
+    for bad in ids[2:]:
+        (tmp_path / bad / LEARNER).write_bytes(b"bad")
+    good = checkpoints.last_good(0)
+    assert good is not None
+    assert good.id == ids[1]
+    checkpoints.prune(2, 0)
+    assert {manifest.id for manifest in checkpoints.list()} == {ids[0], ids[1], *ids[-2:]}
+    assert checkpoints.last_good(0, but=ids[1]) == checkpoints.manifest(ids[0])
+    assert checkpoints.last_good(1) is None
+
+
+@pytest.mark.parametrize("name", ["nothing", "..", "../x", "", ".part-x", "a/b", "x" * 65])
+def test_an_id_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    write(checkpoints, 1)
+    for ask in (checkpoints.manifest, checkpoints.path, checkpoints.read, checkpoints.delete):
+        with pytest.raises(RequestRefused) as caught:
+            ask(name)
+        assert caught.value.status == 404
+    assert (tmp_path / "x").is_dir()
