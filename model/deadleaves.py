@@ -51,7 +51,7 @@ def _patch(random: np.random.Generator) -> NDArray[np.uint8]:
     light = random.normal(0.0, 0.4) + contrast * random.standard_normal(LEAVES)
     slope_per_px = contrast * 0.6 / PATCH_PX * random.standard_normal((2, LEAVES))
     roughness = np.sqrt(contrast) * 0.3 * np.abs(random.standard_normal(LEAVES))
-    saturation = random.lognormal(-0.3, 0.9)
+    saturation = min(random.lognormal(-0.3, 0.9), 2.5)
     chroma = saturation * (
         random.standard_normal((1, 2)) * _CHROMA_OF_PATCH + random.standard_normal((LEAVES, 2)) * _CHROMA_OF_LEAF
     )
