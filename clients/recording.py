@@ -77,6 +77,8 @@ def read_table(path: Path, options: TableOptions) -> GazeTrack:
     x, y = _floats(cells["x"]), _floats(cells["y"])
     lost = (x == 0.0) & (y == 0.0)
     x[lost] = y[lost] = np.nan
+    if not np.isfinite(x).any():
+        raise SourceError(f"gaze file {path} has no sample with a time and a position: x is never a number but 0")
     time_unit, time_why = _time_unit(path, named["timestamp"], cells["timestamp"], options.time_unit)
     time_ns, timed = _times(cells["timestamp"], UNIT_NS[time_unit])
     gaze_unit, gaze_why = _gaze_unit(path, named, x, y, options.gaze_unit)
@@ -203,7 +205,7 @@ def _gaze_unit(
             return unit, "by its name"
     if "norm" in named["x"].lower():
         return "norm", "by its name"
-    largest = np.nanquantile(np.abs(np.concatenate([x, y])), 0.9) if np.isfinite(x).any() else math.nan
+    largest = np.nanquantile(np.abs(np.concatenate([x, y])), 0.9)
     if largest <= 1.5:
         return "norm", "by its numbers, nearly all in 0..1"
     if largest >= 50:

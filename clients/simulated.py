@@ -4,7 +4,7 @@ At the end of each fixation the next place is drawn with a probability that is t
 
 - the saliency of the frame shown then (Itti, Koch & Niebur 1998, much simplified): centre minus surround of
   intensity, two colour opponents and change since the last look, each divided by its largest value;
-- a preference for saccades of a few degrees: amplitudes are Gamma distributed (shape 2, scale 2.5 degrees);
+- a preference for saccades of a few degrees: amplitudes are Gamma distributed (shape 2, scale 3 degrees);
 - a bias to the centre;
 - inhibition of return: where the eye has been is less likely for about two seconds (Klein 2000).
 
@@ -31,9 +31,9 @@ GRID_WIDTH = 64
 MEAN_DURATION_S = 0.25
 DURATION_SPREAD = 0.35
 SHORTEST_S, LONGEST_S = 0.08, 1.0
-AMPLITUDE_SCALE_DEG = 2.5
+AMPLITUDE_SCALE_DEG = 3.0
 RETURN_S = 2.0
-RETURN_WIDTH_DEG = 1.5
+RETURN_WIDTH_DEG = 2.0
 CENTRE_SHARE = 0.4
 """Standard deviation of the centre bias, as a share of the frame."""
 SHARPNESS = 2.0
@@ -116,7 +116,7 @@ class Observer:
         self._at = (x, y)
         away = ((self._x - x) * self._size.width_deg) ** 2 + ((self._y - y) * self._size.height_deg) ** 2
         faded = self._inhibition * math.exp(-seconds / RETURN_S)
-        self._inhibition = np.maximum(faded, 0.95 * np.exp(-away / (2 * RETURN_WIDTH_DEG**2)))
+        self._inhibition = np.maximum(faded, 0.98 * np.exp(-away / (2 * RETURN_WIDTH_DEG**2)))
 
     def _duration_s(self) -> float:
         mean_log = math.log(MEAN_DURATION_S) - DURATION_SPREAD**2 / 2
