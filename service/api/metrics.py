@@ -31,7 +31,7 @@ OF_A_STREAM = {
     "rjepa_stream_rate": ("rate", "fixations per second over the last minute"),
     "rjepa_stream_last_error": ("last_error", "the newest prediction error"),
     "rjepa_stream_idle_seconds": ("idle_s", "seconds since the newest fixation came"),
-    "rjepa_stream_connected": ("connected", "1 while its owner is connected"),
+    "rjepa_stream_connected": ("connected", "1 where a client has said hello for it since the worker started"),
 }
 COUNTED_OF_A_STREAM = {
     "rjepa_stream_learned": ("learned", "fixations learned"),

@@ -129,7 +129,7 @@ def _streams(entries: list[dict[str, Any]], shown: str | None) -> str:
                 "–" if entry["idle_s"] is None else _span(entry["idle_s"]),
             ]
         )
-    head = ["stream", "connected", "learned", "waiting", "per s", "last error", "not learned", "padded", "idle"]
+    head = ["stream", "client seen", "learned", "waiting", "per s", "last error", "not learned", "padded", "idle"]
     return f"<h2>Streams</h2>{table(head, rows)}"
 
 

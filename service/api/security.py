@@ -70,7 +70,7 @@ class Guard:
                 403, "foreign_host", f"Host {host[:100]!r} is not on the list; add it to the setting allowed_hosts"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _site(origin) != host.lower():
             raise Problem(403, "foreign_origin", f"a page of {origin[:100]!r} may not call this")
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > MAX_BODY_BYTES:
@@ -117,6 +117,14 @@ def _name(host: str) -> str:
     name, colon, port = host.rpartition(":")
     bare = name if colon and port.isdecimal() and not name.endswith(":") else host
     return bare.lower().rstrip(".")
+
+
+def _site(origin: str) -> str | None:
+    """The host and port an Origin header names; None where it is no address at all."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _too_large() -> Problem:

@@ -16,6 +16,12 @@ class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Wish(_Shape):
+    """What is sent to us: true is no "yes" and 0.1 no "0.1"."""
+
+    model_config = ConfigDict(strict=True)
+
+
 class Live(_Shape):
     """The process turns."""
 
@@ -50,7 +56,7 @@ class Model(BaseModel):
     )
 
 
-class ModelChange(_Shape):
+class ModelChange(_Wish):
     """What to change; what is left out stays."""
 
     learning: bool | None = Field(None, description="false pauses learning, true resumes it", examples=[False])
@@ -84,7 +90,10 @@ class Stream(_Shape):
     idle_s: float | None = Field(description="seconds since the newest fixation came")
     epoch: int = Field(description="of the present owner")
     timeline: int = Field(description="the present timeline")
-    connected: bool | None = Field(description="whether its owner is connected; null while the worker can't be asked")
+    connected: bool | None = Field(
+        description="whether a client has said hello for it since the worker started, gone since or not (idle_s tells);"
+        " null while the worker can't be asked"
+    )
     created: float
     alarms: list[AlarmTold] = Field(description="the newest alarms of this stream, newest first")
 
@@ -199,7 +208,7 @@ class Checkpoints(_Shape):
     next: str | None = Field(description="pass it as `after` for the next page; null at the end")
 
 
-class CheckpointWish(_Shape):
+class CheckpointWish(_Wish):
     """How a checkpoint is to be kept."""
 
     label: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None

@@ -31,7 +31,7 @@ def stream_entries(
 ) -> list[dict[str, Any]]:
     """Streams by name, those above ``after``, at most ``limit``; or ``only`` that one.
 
-    ``owners`` is the worker's word on who is connected, ``now_s`` the present in unix s.
+    ``owners`` is the worker's word on who has said hello since it started, ``now_s`` the present in unix s.
     """
     chosen, values = ("name = ?", only) if only is not None else ("name > ?", after)
     rows = connection.execute(f"SELECT * FROM streams WHERE {chosen} ORDER BY name LIMIT ?", (values, limit)).fetchall()

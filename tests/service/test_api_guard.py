@@ -109,7 +109,20 @@ def test_commands_reach_the_worker(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"learning": "perhaps"}, {"rates": {"gates": -1}}, {"rates": {"gates": "x"}}, {"wrong": 1}, [], 7, None],
+    [
+        {},
+        {"learning": "perhaps"},
+        {"learning": "yes"},
+        {"learning": 1},
+        {"rates": {"gates": -1}},
+        {"rates": {"gates": "x"}},
+        {"rates": {"gates": "0.1"}},
+        {"rates": {"gates": True}},
+        {"wrong": 1},
+        [],
+        7,
+        None,
+    ],
 )
 def test_a_wrong_change_is_refused_before_the_worker_hears_of_it(site: Site, body: Any) -> None:
     problem(site.call("PATCH", "/v1/model", body, **JSON), 422, "invalid")
@@ -184,7 +197,7 @@ def test_changing_needs_json(site: Site, method: str, path: str, body: Any) -> N
 
 @pytest.mark.parametrize(("method", "path"), [(m, p) for m, p, _ in CHANGING] + [("GET", p) for p in LOOKING])
 def test_a_foreign_page_and_a_foreign_host_are_refused(site: Site, method: str, path: str) -> None:
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://["):
         problem(site.call(method, path, {}, Origin=origin), 403, "foreign_origin")
     for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:8000", "", "[::1", "127.0.0.1:80:80"):
         problem(site.call(method, path, {}, Host=host), 403, "foreign_host")
