@@ -19,6 +19,8 @@ from service.errors import CalibrationSourceError
 
 PATCHES = 2000
 FRAMES_PER_FILE = 200
+SEEK_FRAMES = 500
+"""Nearer frames than this are reached by decoding on, farther ones by seeking."""
 FRAME_WIDTH_DEG = 30.0
 """How wide a frame is taken to be: a bare video does not say."""
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -75,7 +77,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _frames(file: Path, generator: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Up to ``count`` frames, BGR uint8; of a video at random times, each decoded on its way."""
+    """Up to ``count`` frames, BGR uint8; of a video those at random times."""
     if file.suffix.lower() in PICTURES:
         picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if picture is not None:
@@ -84,14 +86,18 @@ def _frames(file: Path, generator: np.random.Generator, count: int) -> Iterator[
     video = cv2.VideoCapture(str(file))
     try:
         length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        chosen = set(generator.choice(length, min(count, length), replace=False).tolist()) if length > 0 else set()
-        at = 0
-        while chosen and at <= max(chosen) and video.grab():
-            if at in chosen:
-                read, frame = video.retrieve()
-                if read:
-                    yield np.asarray(frame, dtype=np.uint8)
-            at += 1
+        chosen = generator.choice(length, min(count, length), replace=False).tolist() if length > 0 else []
+        now = 0
+        for at in sorted(chosen):
+            if at - now > SEEK_FRAMES:
+                video.set(cv2.CAP_PROP_POS_FRAMES, at)
+                now = at
+            while now < at and video.grab():
+                now += 1
+            read, frame = video.read()
+            now += 1
+            if read:
+                yield np.asarray(frame, dtype=np.uint8)
     finally:
         video.release()
 
