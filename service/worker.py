@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     with opened(settings) as outside:
         from service.life import Life  # torch takes seconds; what can be refused without it is refused before
 
-        return Life(settings, outside, wake, stop).run()
+        return 0 if stop() else Life(settings, outside, wake, stop).run()
 
 
 if __name__ == "__main__":
