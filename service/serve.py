@@ -16,7 +16,10 @@ import urllib.request
 from contextlib import ExitStack
 from types import FrameType
 
-from service.errors import ServiceError
+from service.access import Access
+from service.control import ControlClient
+from service.errors import ServiceError, WorkerUnreachable
+from service.listening import bind
 from service.parent import VARIABLE
 from service.settings import Settings, chosen_weights, load_settings
 
@@ -35,10 +38,12 @@ class ChildFailed(ServiceError):
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; 0 after an orderly end.
 
-    Raises :class:`ChildFailed` with the child's exit code where one ends by itself; the other is ended first.
+    Raises :class:`ChildFailed` with the child's exit code where one ends by itself; the other is ended first. What
+    :func:`~service.listening.bind` refuses is refused here, before anything is started.
     """
     settings = load_settings(argv, "serve")
     chosen_weights(settings)
+    bind(settings, Access.load(settings.access_folder)).close()
     pause = threading.Event()
     stopping: list[int] = []
 
@@ -49,7 +54,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, asked)
     with ExitStack() as stack:
         children = Children(stack, argv)
-        ready = _Readiness(settings)
+        ready = Readiness(settings, children.worker_pid)
         while not stopping:
             children.check()
             if ready.just_now():
@@ -76,6 +81,11 @@ class Children:
                 )
         finally:
             os.close(reading)
+
+    @property
+    def worker_pid(self) -> int:
+        """The process number of the worker."""
+        return self._processes["worker"].pid
 
     def check(self) -> None:
         """Raise :class:`ChildFailed` where one has ended by itself."""
@@ -105,10 +115,15 @@ class Children:
         os.close(self._pipe)
 
 
-class _Readiness:
-    """Asks ``/readyz`` in a thread of its own, until it says yes."""
+class Readiness:
+    """Asks ``/readyz`` in a thread of its own, until it says yes for the worker with this process number.
 
-    def __init__(self, settings: Settings) -> None:
+    Another server at the same address, or on the same directory, must not speak for ours.
+    """
+
+    def __init__(self, settings: Settings, worker_pid: int) -> None:
+        self._worker_pid = worker_pid
+        self._worker = ControlClient(settings.data_dir)
         host, _, port = settings.http.rpartition(":")
         reached = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host
         self._url = f"http://{reached}:{port}/readyz"
@@ -135,6 +150,9 @@ class _Readiness:
         while not self._ready.is_set():
             try:
                 opener.open(request, timeout=5.0).close()
-                self._ready.set()
-            except OSError:  # refused, not ready (503), or no answer in time
-                pause.wait(ASK_S)
+                if self._worker.ask({"op": "status"}).get("pid") == self._worker_pid:
+                    self._ready.set()
+                    return
+            except (OSError, WorkerUnreachable):  # refused, not ready (503), or no answer in time
+                pass
+            pause.wait(ASK_S)

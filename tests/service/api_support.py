@@ -17,10 +17,11 @@ import zmq
 from clients.wire import Gaze, digest
 from service.access import Access
 from service.api.app import create_app
-from service.api.main import bind, server_config
+from service.api.main import server_config
 from service.control import Call, ControlServer
 from service.errors import RequestRefused
 from service.journal import Admitted, Journal, Timeline, Turn
+from service.listening import bind
 from service.records import Record, pack
 from service.schema import TRIVIAL_ERRORS
 from service.settings import Settings
