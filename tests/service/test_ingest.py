@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pytest
 import zmq
 
 from clients.wire import Learned, ModelOffer
-from service.access import Access
+from service.access import Access, Authenticator, secure_server
 from service.ingest import Ingest, configure
 from service.journal import Journal
 from tests.helpers import PlainClient, fixation_body, patches, wait_until
@@ -391,3 +392,54 @@ def test_random_bytes_move_nothing(door: Door) -> None:
         assert door.next_seq() == 0
         client.fixation("s", 0, PATCHES[0])
         acked(client, 0)
+
+
+def test_a_key_writes_its_own_streams_only(tmp_path: Path) -> None:
+    """With CURVE on: no key and an unlisted one get nothing in; a listed one is held to its streams."""
+    server, listed, stranger = (zmq.curve_keypair() for _ in range(3))
+    folder = tmp_path / "access"
+    (folder / "clients").mkdir(parents=True)
+    (folder / "server.json").write_text(json.dumps({"public": server[0].decode(), "secret": server[1].decode()}))
+    (folder / "server.json").chmod(0o600)
+    entry = {"public": listed[0].decode(), "streams": ["mine-*"]}
+    (folder / "clients" / "lab.json").write_text(json.dumps(entry))
+    access = Access.load(folder)
+    journal = Journal(tmp_path / "rjepa.db")
+    with zmq.Context() as context, zmq.Context() as outside, Authenticator(context, access):
+        router = context.socket(zmq.ROUTER)
+        configure(router)
+        secure_server(router, access)
+        address = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        offer = ModelOffer(name="rjepa", embedding_size=256)
+        ingest = Ingest(router, journal, access, offer, on_append=lambda: None, on_end=lambda: None)
+        ingest.start()
+
+        def client(pair: tuple[bytes, bytes] | None) -> PlainClient:
+            made = PlainClient.__new__(PlainClient)
+            made._own, made.context = False, outside
+            made.socket = outside.socket(zmq.DEALER)
+            made.socket.linger = 0
+            if pair is not None:
+                made.socket.curve_publickey, made.socket.curve_secretkey = pair
+                made.socket.curve_serverkey = server[0]
+            made.socket.connect(address)
+            return made
+
+        try:
+            with client(listed) as good, client(None) as open_one, client(stranger) as unlisted:
+                assert good.hello("mine-1")["epoch"] == 1
+                good.fixation("mine-1", 0, PATCHES[0])
+                assert acked(good, 0)["stream"] == "mine-1"
+                strange = {"stream": "other", "notify": "durable"}
+                for kind, body, data in (("hello", strange, None), ("fixation", fixation_body("other", 0), RAW)):
+                    good.send(kind, body, data)
+                    told = good.receive()
+                    assert (told[0], told[1]["code"], told[1]["stream"]) == ("error", "unauthorized", "other")
+                for other in (open_one, unlisted):
+                    other.send("hello", {"stream": "mine-2", "notify": "durable"})
+                assert not open_one.socket.poll(300)
+                assert not unlisted.socket.poll(300)
+        finally:
+            ingest.stop()
+        assert [cursor.name for cursor in journal.cursors()] == ["mine-1"]
+        journal.close()
