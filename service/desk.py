@@ -13,7 +13,7 @@ command  name, stream, arguments                       id (of its journal entry)
 ======== ============================================= ====================================================
 
 A command is answered once it is durable and, where its turn comes within 2 s, carried out. ``checkpoint``, ``restore``
-and ``delete_checkpoint`` are answered when they are done.
+and ``delete_checkpoint`` are answered when they are done; after 50 s with 504 ``pending``: they will be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import math
 import threading
 import time
 from collections import deque
@@ -43,6 +42,8 @@ from service.patches import SHAPE
 
 APPLIED_S = 2.0
 """How long a command's answer waits for it to be carried out."""
+DONE_S = 50.0
+"""The same for the commands of :data:`DONE_FIRST`; less than whoever asks is ready to wait."""
 EMBED_S = 5.0
 ABOUT_STREAMS = ("reset", "delete")
 ABOUT_CHECKPOINTS = ("restore", "delete_checkpoint")
@@ -63,6 +64,7 @@ class _Embed:
 class _Waiting:
     call: Call
     answer_s: float
+    name: str
 
 
 class Desk:
@@ -112,7 +114,11 @@ class Desk:
             for entry in late:
                 del self._waiting[entry]
         for entry, waiting in late.items():
-            waiting.call.answer({"id": entry, "applied": False})
+            if waiting.name in DONE_FIRST:
+                told = f"{waiting.name} is journalled as {entry} and will be done when its turn comes; don't ask again"
+                waiting.call.refuse(504, "pending", f"{told}, see GET /v1/checkpoints")
+            else:
+                waiting.call.answer({"id": entry, "applied": False})
         for line in (self._embeds, self._patches):
             while line and line[0].given_up_s <= now_s:
                 try:
@@ -145,8 +151,8 @@ class Desk:
             entry = self._journal.append_command(
                 name, stream if name in ABOUT_STREAMS else None, arguments, time.time()
             )
-            wait_s = math.inf if name in DONE_FIRST else APPLIED_S
-            self._waiting[entry] = _Waiting(call, time.monotonic() + wait_s)
+            wait_s = DONE_S if name in DONE_FIRST else APPLIED_S
+            self._waiting[entry] = _Waiting(call, time.monotonic() + wait_s, name)
         self._wake()
 
     def _check(self, name: str, stream: Any, arguments: dict[str, Any]) -> None:
