@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +40,22 @@ def test_another_server_at_the_address_is_not_taken_for_ours(tmp_path: Path) -> 
     assert f"{address} is taken" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "data").exists(), "no worker was started"
+
+
+def test_where_one_half_cant_begin_the_other_ends_too(tmp_path: Path) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        done = run_rjepa(
+            "serve", "--weights=random", f"--data-dir={tmp_path}", f"--http=127.0.0.1:{port}",
+            f"--ingest={address}", f"--publish=tcp://127.0.0.1:{free_port()}",
+        )  # fmt: skip
+    assert done.returncode == 4, "the worker's own exit code"
+    assert "ready" not in done.stdout
+    assert f"rjepa worker: {address} is taken" in done.stderr
+    assert "rjepa serve: rjepa worker ended by itself with exit code 4" in done.stderr
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # the interface is gone
 
 
 def test_ready_is_said_of_the_own_worker_only(tmp_path: Path) -> None:
