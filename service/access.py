@@ -299,6 +299,8 @@ def _there(path: Path) -> bool:
         path.stat()
     except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        raise AccessRefused(f"{path.parent} is no folder; name another with --data-dir or --access-dir") from None
     except OSError as error:
         raise AccessRefused(f"{path} can't be read: {error.strerror}; make it readable for this user") from None
     return True

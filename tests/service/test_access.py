@@ -256,3 +256,10 @@ def test_a_client_is_not_listed_twice(folder: Path) -> None:
         main(["keys", "client", "two", "--access-dir", str(folder), "--out", str(folder.parent / "lab.key.json")])
     with pytest.raises(AccessRefused, match="rjepa keys init"):
         main(["keys", "client", "lab", "--access-dir", str(folder.parent / "none")])
+
+
+def test_a_file_where_the_data_directory_should_be_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "access", tmp_path / "file"):
+        with pytest.raises(AccessRefused, match="is no folder; name another with --data-dir"):
+            Access.load(folder)
