@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.errors import ModelError
 
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 ACTION_SIZE = 54
 _COLUMNS, _ROWS = 8, 5
 _TILE_SIGMA_DEG = 2.5
@@ -52,20 +55,21 @@ class Look:
         return self.gaze[0] * self.frame_deg[0], self.gaze[1] * self.frame_deg[1]
 
 
-def bumps(at: float, size: float, count: int, sigma: float) -> list[float]:
+def bumps(at: float, size: float, count: int, sigma: float) -> Numbers:
     """exp(-d^2 / 2) for ``count`` tiles side by side over ``size``; d from ``at`` to their centres, in sigma."""
-    width = size / count
-    return [math.exp(-0.5 * ((at - (index + 0.5) * width) / sigma) ** 2) for index in range(count)]
+    centres = (np.arange(count) + 0.5) * (size / count)
+    near: Numbers = np.exp(((centres - at) / sigma) ** 2 * -0.5)
+    return near
 
 
 def action(here: Look, there: Look) -> Tensor:
     """a_t from ``here`` to ``there``: 54 numbers, float64, not yet normalised; the Gaussians row by row."""
     (gx, gy), (nx, ny) = here.degrees, there.degrees
     sx, sy = nx - gx, ny - gy
-    plain = [gx, gy, nx, ny, gx * gx, gy * gy, gx * gy, nx * nx, ny * ny, nx * ny, sx, sy, sx * sx, sy * sy]
+    plain = (gx, gy, nx, ny, gx * gx, gy * gy, gx * gy, nx * nx, ny * ny, nx * ny, sx, sy, sx * sx, sy * sy)
     across = bumps(nx, there.frame_deg[0], _COLUMNS, _TILE_SIGMA_DEG)
     down = bumps(ny, there.frame_deg[1], _ROWS, _TILE_SIGMA_DEG)
-    return torch.tensor(plain + [x * y for y in down for x in across], dtype=torch.float64)
+    return torch.from_numpy(np.concatenate([plain, np.outer(down, across).ravel()]))
 
 
 def nearness(here: Look, there: Look) -> float:

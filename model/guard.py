@@ -13,7 +13,7 @@ from torch import Tensor
 
 def energy(tensor: Tensor) -> float:
     """The sum of squares: finite only if every number is, and far enough from overflow."""
-    flat = tensor.reshape(-1)
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
     return float(flat @ flat)
 
 

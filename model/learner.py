@@ -134,7 +134,7 @@ class Learner:
         finite is a refused step, not an error.
         """
         z, own = self._features(z), self.own.get(stream) or self.blank()
-        own = replace(own, fresh=own.fresh or start)
+        own = replace(own, fresh=True) if start and not own.fresh else own
         if not math.isfinite(energy(z)):
             return self._refuse(stream, own, "the features are not finite")
         if is_repeat(z, own.kept, self.config.learning.repeat_threshold):  # 0
@@ -196,7 +196,7 @@ class Learner:
             changed, pending = self._apply(pending), None
         if self.network.rls is not None:
             changed = math.hypot(changed, self.network.rls.learn(attempt.reading.phi, attempt.predicted.p - new.y))
-        return replace(own, pending=pending), changed
+        return (own if pending is own.pending else replace(own, pending=pending)), changed
 
     def _apply(self, gradient: Tensor) -> float:
         """One step of the optimiser, with V's way back to orthonormal; the norm of the change."""
@@ -213,7 +213,7 @@ class Learner:
             squared = v @ (v.T @ v) if n > m else (v @ v.T) @ v
             part.add_(v - squared / max(1.0, n / m), alpha=choices.retraction)
         self.parameters.flat.add_(delta)
-        return float(delta.norm())
+        return math.sqrt(energy(delta))
 
     def _move(
         self, own: StreamState, new: Imagined, credit: Sensitivities, z: Tensor, look: Look | None

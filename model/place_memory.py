@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,4 +66,4 @@ def _closeness(look: Look, like: Tensor) -> Tensor:
     (x, y), (width, height) = look.degrees, look.frame_deg
     across = bumps(x, width, COLUMNS, max(_SIGMA_DEG, _SIGMA_CELLS * width / COLUMNS))
     down = bumps(y, height, ROWS, max(_SIGMA_DEG, _SIGMA_CELLS * height / ROWS))
-    return torch.tensor([a * b for b in down for a in across], dtype=like.dtype, device=like.device)
+    return torch.from_numpy(np.outer(down, across).ravel()).to(like)

@@ -53,19 +53,17 @@ class Propagation:
         per_row = circuit.units if circuit.gates == "dense" else b
         widths = {name: b * per_row for name in circuit.gate_names} | {name: b for name in cell.own}
         widths["V"] = b * features
-        self._shapes: dict[str, tuple[int, ...]] = {name: circuit.gate_shape for name in circuit.gate_names}
-        self._shapes |= {name: (circuit.units,) for name in cell.own} | {"V": (circuit.units, features)}
         self.columns: dict[str, slice] = {}
         end = 0
         for name, width in widths.items():
             self.columns[name] = slice(end, end := end + width)
-        self._width = end
+        self._widths = list(widths.values())
 
     def zero(self, like: Tensor) -> Sensitivities:
         """No weight has had an effect yet; dtype and device of ``like``."""
         circuit = self._circuit
         return Sensitivities(
-            like.new_zeros(circuit.units // circuit.block, circuit.components * circuit.block, self._width)
+            like.new_zeros(circuit.units // circuit.block, circuit.components * circuit.block, sum(self._widths))
         )
 
     def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
@@ -127,14 +125,14 @@ class Propagation:
         return Sensitivities(torch.baddbmm(drives, jacobian, sensitivities.values))
 
     def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
-        """Eq. 4: dE/dw by name, shaped as the weights, from ``back`` = dE/d state (K x n)."""
+        """Eq. 4: dE/dw by name from ``back`` = dE/d state (K x n); n/b x (a block's rows, as ``columns`` has them)."""
         by_block = (
             back.reshape(back.shape[0], -1, self._circuit.block)
             .transpose(0, 1)
             .reshape(-1, sensitivities.values.shape[1])
         )
         total = (by_block.unsqueeze(-1) * sensitivities.values).sum(dim=1)
-        return {name: total[:, place].reshape(self._shapes[name]) for name, place in self.columns.items()}
+        return dict(zip(self.columns, torch.split(total, self._widths, dim=1), strict=True))
 
     def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
         """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""

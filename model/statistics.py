@@ -27,12 +27,11 @@ class RunningMoments:
         self.mean = like.new_zeros(len(floors), size)
         self.variance = torch.zeros_like(self.mean)
         self.covariance = torch.zeros_like(self.mean)
-        self._floors = floors
+        self._floors = torch.tensor(floors, dtype=like.dtype, device=like.device).unsqueeze(1)
 
     def update(self, value: Tensor, before: Tensor | None, steps: int) -> None:
         """Take in ``value`` (size); ``before`` is the one before it in its sequence, ``steps`` is N."""
-        rates = [[max(1.0 / (steps + 1), floor)] for floor in self._floors]
-        rate = torch.tensor(rates, dtype=self.mean.dtype, device=self.mean.device)
+        rate = self._floors.clamp_min(1.0 / (steps + 1))
         offset = value - self.mean
         if before is not None:
             self.covariance.lerp_(offset * (before - self.mean), rate)
