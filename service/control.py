@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,10 +68,13 @@ class Handler(Protocol):
 
 
 class ControlServer(threading.Thread):
-    """Takes requests in a thread of its own and passes them to ``handler``."""
+    """Takes requests in a thread of its own and passes them to ``handler``; ``on_end`` is called when it ends."""
 
-    def __init__(self, context: zmq.Context[Any], data_dir: Path, handler: Handler) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], data_dir: Path, handler: Handler, *, on_end: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name="control", daemon=True)
+        self._on_end = on_end
         self._handler = handler
         self._outbox: Mailbox[tuple[bytes, dict[str, Any]]] = Mailbox()
         self._stopping = threading.Event()
@@ -95,7 +98,10 @@ class ControlServer(threading.Thread):
                 self._answer()
                 self._handler.tick()
             self._answer()
+        except Exception:  # the thread's boundary: the worker ends with it, and says why
+            log.exception("the control socket ended by an error of its own")
         finally:
+            self._on_end()
             self._socket.close()
             self._file.unlink(missing_ok=True)
             self._outbox.close()

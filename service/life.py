@@ -110,7 +110,7 @@ class Life:
             applier, features, journal, checkpoints, writer, alarms, told,
             wake=self._wake, stop=self._stop, checkpoint_every_s=settings.checkpoint_every,
         )  # fmt: skip
-        control = ControlServer(outside.context, settings.data_dir, desk)
+        control = ControlServer(outside.context, settings.data_dir, desk, on_end=self._stop.ask)
         for thread in (control, writer, ingest):
             thread.start()
             stack.callback(thread.stop)
@@ -122,10 +122,10 @@ class Life:
         if not recovery.progress.recovering:
             log.info("ready: %d entries learned again", recovery.progress.recovered)
         loop.run(begun, checkpoint_now=time.monotonic() - begun_s > LONG_RECOVERY_S)
-        return self._end(ingest, loop, desk)
+        return self._end(ingest, control, loop, desk)
 
-    def _end(self, ingest: Ingest, loop: LearningLoop, desk: Desk) -> int:
-        failed = not ingest.is_alive()
+    def _end(self, ingest: Ingest, control: ControlServer, loop: LearningLoop, desk: Desk) -> int:
+        failed = not (ingest.is_alive() and control.is_alive())
         log.info("ending: what is acked is learned or stays in the journal")
         ingest.stop()
         desk.close()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from model.errors import ModelError
 from model.snapshot import Snapshot
 from service.alarms import Alarms
@@ -96,6 +98,12 @@ class Recovery:
             applier.cursor, applier.timeline = manifest.journal, manifest.timeline
             applier.cursors, applier.sequences = dict(manifest.cursors), dict(manifest.sequences)
             log.info("checkpoint %s loaded, journal id %d", manifest.id, manifest.journal)
+            if manifest.torch_version != str(torch.__version__):
+                log.warning(
+                    "it was written with torch %s, this is %s: what is learned again may differ in the last bits",
+                    manifest.torch_version,
+                    torch.__version__,
+                )
             return manifest
         return None
 

@@ -170,6 +170,24 @@ def test_a_checkpoint_of_another_configuration_or_ahead_of_the_journal_is_not_us
         assert same_bits(bench.learner.snapshot(), snapshot)
 
 
+def test_a_deleted_stream_is_forgotten(tmp_path: Path) -> None:
+    with life(tmp_path) as bench:
+        bench.offer("a", 3)
+        bench.offer("b", 3, sequence="one")
+        bench.learn()
+        bench.loop.finish()
+        bench.command("delete", "b")
+        bench.learn()
+        assert bench.learner.streams() == ["a"]
+        assert list(bench.applier.sequences) == ["a"]
+    with life(tmp_path) as bench:
+        assert bench.recovery.progress.recovered == 1
+        assert bench.learner.streams() == ["a"], "recovery forgets it too"
+        bench.offer("b", 2)
+        bench.learn()
+        assert [r[3:5] for r in bench.records() if r[1] == "b"] == [(0, None), (1, None)]
+
+
 def test_going_back(tmp_path: Path) -> None:
     with life(tmp_path) as bench:
         bench.offer("a", 20, sequence="first")

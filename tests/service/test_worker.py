@@ -80,7 +80,7 @@ def working_on(folder: Path, logs: Path, *words: str) -> Iterator[Working]:
         yield working
 
 
-def test_killed_stopped_never_twice_and_the_same_bits(data_dir: Path, made_directory: Path, tmp_path: Path) -> None:
+def test_killed_stopped_and_never_twice(data_dir: Path, made_directory: Path, tmp_path: Path) -> None:
     """Two directories, the same fixations: one in bursts and killed -9 half way, one at once and stopped half way."""
     killed, stopped, logs = data_dir, tmp_path / "stopped", tmp_path / "logs"
     shutil.copytree(made_directory, stopped)
