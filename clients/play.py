@@ -16,6 +16,8 @@ from clients.simulated import Observer
 from clients.video import SECOND_NS, Frames
 
 SHOW_EVERY_NS = SECOND_NS // 5
+TOO_MANY = 200
+"""Fixations of an observer that all show nothing, about a minute."""
 
 
 class Recording:
@@ -34,26 +36,29 @@ class Recording:
         wait, and the pace begins with the first new one.
         """
         settings, first_ns = session.settings, self._track.first_ns
-        begin_ns = first_ns + round(settings.start * SECOND_NS)
+        begin_ns = first_ns + round(settings.start * SECOND_NS) if settings.start else -math.inf
         end_ns = math.inf if settings.end is None else first_ns + round(settings.end * SECOND_NS)
         pace = Pace(parse_speed(settings.speed), session.stop)
-        shown_ns = begin_ns
+        shown_ns, zero_ns = first_ns, first_ns + round(settings.start * SECOND_NS)
         for sample in self._track.samples():
             if session.stop.is_set():
                 return
             now_ns = sample.time_ns
             if now_ns is not None:
-                if not begin_ns <= now_ns < end_ns:
+                if now_ns < begin_ns:
                     continue
+                if now_ns >= end_ns:
+                    break
                 if pipeline.offered >= held:
                     pace.wait(now_ns)
                 if now_ns - shown_ns >= SHOW_EVERY_NS:
                     shown_ns = now_ns
-                    progress.show((now_ns - begin_ns) / SECOND_NS, session.summary, sender.status)
+                    progress.show((now_ns - zero_ns) / SECOND_NS, session.summary, sender.status)
             for fixation in self._detector.feed(sample):
                 self._take(fixation, pipeline)
-        for fixation in self._detector.finish():
-            self._take(fixation, pipeline)
+        else:  # where --end cuts it, the last fixation is not over, and its end not known
+            for fixation in self._detector.finish():
+                self._take(fixation, pipeline)
         self._tell(session, progress)
 
     def _take(self, fixation: Fixation, pipeline: Pipeline) -> None:
@@ -93,8 +98,8 @@ class Simulation:
             if session.stop.is_set():
                 return
             in_vain = 0 if pipeline.take(fixation, frame) else in_vain + 1
-            if in_vain > 1000:
-                raise SourceError("1000 fixations in a row showed nothing but black: is this the right video?")
+            if in_vain >= TOO_MANY:
+                raise SourceError(f"{TOO_MANY} fixations in a row showed nothing but black: is this the right video?")
             progress.show((fixation.end_ns - begin_ns) / SECOND_NS, session.summary, sender.status)
             if self._fixations is not None and pipeline.offered >= self._fixations:
                 return

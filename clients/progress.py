@@ -19,6 +19,7 @@ class Progress:
     """``total_s``: seconds of the source, None if it has no end. Everything goes to stderr."""
 
     def __init__(self, name: str, total_s: float | None) -> None:
+        tqdm.monitor_interval = 0  # no thread of its own
         self._bar: tqdm[Any] = tqdm(
             total=None if total_s is None else round(total_s, 1),
             desc=name,

@@ -213,6 +213,7 @@ class Protocol:
             self.next_seq = welcome.next_seq
         if self._claiming:
             self._held_end = welcome.next_seq
+        if not self._learned_told:
             # Unless nothing is held, it is not known what is learned: one fixation's ack will tell.
             self._assumed_learned = welcome.next_seq - (self._hold_back or 0) if welcome.next_seq else -1
         self.epoch = welcome.epoch

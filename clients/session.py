@@ -19,7 +19,7 @@ from clients.summary import Summary
 
 HINT_AFTER_S = 3.0
 TICK_S = 0.2
-LEAVE_S = 5.0
+LEAVE_S = 3.0
 """How long a stream that was stopped waits for what is under way."""
 INTERRUPTED = 130
 
@@ -74,6 +74,7 @@ class Session:
             progress.show(None, self.summary, sender.status)
         if self.stop.is_set():
             sender.flush(learned=False, timeout_s=LEAVE_S)
+        sender.close()
         progress.show(None, self.summary, sender.status)
         return self._tell(sender, progress)
 
@@ -120,6 +121,7 @@ def stream_name(source: str, settings: StreamSettings) -> str:
     """The name given, else one made from the source: its letters, and the part if it is not the whole."""
     if settings.stream is not None:
         return settings.stream
-    part = "" if settings.end is None and not settings.start else f"-{settings.start:g}-{settings.end or 'end'}"
+    end = "end" if settings.end is None else f"{settings.end:g}"
+    part = "" if settings.end is None and not settings.start else f"-{settings.start:g}-{end}"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source).strip("-.") or "stream"
     return name[: 64 - len(part)] + part

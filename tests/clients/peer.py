@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import zmq
 
 from clients import wire
@@ -22,7 +23,7 @@ class Peer:
         self.learning = True
         self.answering = True
         self.hellos: list[wire.Hello] = []
-        self.seen: list[str] = []
+        self.patches: dict[tuple[str, int], np.ndarray] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,9 +93,12 @@ class Peer:
                 break
             assert len(identity) == 5, "a client sets no identity"
             message, patch = wire.decode(frames, wire.FROM_CLIENT)
-            self.seen.append(message.kind)
             if isinstance(message, wire.Hello):
                 self.hellos.append(message)
+            elif isinstance(message, wire.FixationMessage):
+                shape = (message.patch.height, message.patch.width, message.patch.channels)
+                rgb = np.frombuffer(patch or b"", np.uint8).reshape(shape)
+                self.patches.setdefault((message.stream, message.seq), rgb)
             self._send(socket, self.worker.take(identity, message, patch))
         self._send(socket, self.worker.commit())
         if self.learning:

@@ -309,3 +309,11 @@ def test_a_message_nobody_expects_moves_nothing() -> None:
     assert protocol.received(wire.Hello(stream=S, notify="learned"), 0.1) == []
     assert protocol.received(welcome(5), 0.1) == []
     assert protocol.waiting == 1
+
+
+def test_a_backlog_is_sent_though_it_is_not_known_what_is_learned() -> None:
+    entries = [acts.Entry(seq, seq) for seq in range(50, 90)]
+    protocol = Protocol(S, hold_back=32, entries=entries, epoch=1, acked=49)
+    protocol.tick(0.0)
+    assert sent(protocol.received(welcome(50), 0.1)) == [50], "one, whose ack will tell"
+    assert sent(protocol.received(ack(50, 40), 0.2)) == list(range(51, 73))

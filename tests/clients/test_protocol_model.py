@@ -286,6 +286,17 @@ class Held(Network):
             assert held.durable - 1 - held.learned <= 32 or held.durable <= held.claimed_at + 1
 
 
+class Patient(Network):
+    """A live stream that holds back as a recording does: an observer that is played faster than it looks."""
+
+    hold_back = 32
+    tell_learned = False
+
+    @rule(count=st.integers(1, 40))
+    def learn_and_lose_the_word_of_it(self, count: int) -> None:
+        self.world.worker.learn(STREAM, count)
+
+
 class Contested(Network):
     """A live stream that another client claims now and then, adding fixations of its own."""
 
@@ -371,6 +382,6 @@ COMMON = settings(
 )
 
 
-@pytest.mark.parametrize("machine", [Live, Held, Contested, Lossy], ids=lambda machine: machine.__name__)
+@pytest.mark.parametrize("machine", [Live, Held, Patient, Contested, Lossy], ids=lambda machine: machine.__name__)
 def test_none_lost_none_twice_in_order(machine: type[Network]) -> None:
     run_state_machine_as_test(machine, settings=COMMON)

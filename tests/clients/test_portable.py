@@ -1,0 +1,88 @@
+"""The clients run where a lab's tracker runs: without torch, without POSIX, on Python 3.10 and later."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+CLIENTS = sorted((ROOT / "clients").glob("*.py"))
+MODULES = [f"clients.{path.stem}" for path in CLIENTS if path.stem != "__init__"]
+NO_PART_OF_A_CLIENT = ["torch", "torchvision", "model", "service", "fastapi", "uvicorn", "safetensors"]
+POSIX_ONLY = ["fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "crypt", "nis", "readline"]
+NOT_HERE = NO_PART_OF_A_CLIENT + POSIX_ONLY
+NOT_ON_WINDOWS = {
+    "os": {
+        "fork",
+        "forkpty",
+        "killpg",
+        "getpgid",
+        "setsid",
+        "getuid",
+        "geteuid",
+        "fchmod",
+        "chown",
+        "mkfifo",
+        "O_DIRECT",
+    },
+    "signal": {"SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM", "alarm", "pause", "setitimer"},
+    "socket": {"AF_UNIX"},
+    "select": {"poll", "epoll"},
+}
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_module_imports_with_the_others_blocked() -> None:
+    run(
+        f"import sys, importlib\nfor name in {NOT_HERE!r}: sys.modules[name] = None\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)"
+    )
+
+
+def test_nothing_is_imported_that_is_not_there_on_windows() -> None:
+    """Python's own modules that only POSIX has come in through others where they are there; not through ours."""
+    for path in CLIENTS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & set(NOT_HERE), path.name
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.attr not in NOT_ON_WINDOWS.get(node.value.id, set()), f"{path.name}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recording", "--help"], ["simulated", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    script = (
+        "import sys\nfrom clients.main import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "print('loaded:', *[name for name in ('cv2', 'scipy', 'numpy', 'zmq', 'torch') if name in sys.modules])"
+    )
+    assert run(script).splitlines()[-1].split() == ["loaded:"]
+
+
+def test_the_sources_are_python_3_10() -> None:
+    for path in CLIENTS:
+        ast.parse(path.read_text(), feature_version=(3, 10))
+
+
+def test_sender_from_the_front_door() -> None:
+    assert "Sender" in run("from rjepa import Sender; print(Sender.__name__)")
+
+
+def test_a_source_can_be_used_from_a_path_with_spaces(tmp_path: Path) -> None:
+    """Windows has them everywhere."""
+    from clients.spool import Spool
+
+    Spool(tmp_path / "Program Files" / "spöol", "s1").close()
+    assert (tmp_path / "Program Files" / "spöol" / "spool.db").exists()
