@@ -94,7 +94,7 @@ class Bench:
         self.writer.start()
         self.loop._writer = self.writer
 
-    def offer(self, stream: str, count: int, *, sequence: str | None = None) -> None:
+    def offer(self, stream: str, count: int, *, sequence: str | None = None, size: int = CONFIG.features) -> None:
         """The next ``count`` fixations of a stream, their features drawn from name and seq."""
         cursors = {cursor.name: cursor for cursor in self.journal.cursors()}
         if stream not in cursors:
@@ -109,7 +109,7 @@ class Bench:
             batch.append(Admitted(stream, seq, now_s, text, bytes(32), b"", padded=False, frame_deg_assumed=True))
         self.journal.append(batch)
         last = self.journal.last_id()
-        self.journal.put_features((last - count + 1 + n, features(stream, first + n)) for n in range(count))
+        self.journal.put_features((last - count + 1 + n, features(stream, first + n, size)) for n in range(count))
 
     def records(self) -> list[tuple[Any, ...]]:
         """Every record but its times, by journal id."""
@@ -120,9 +120,9 @@ class Bench:
         return [row[0] for row in self.journal._read("SELECT kind FROM alarms ORDER BY id")]
 
 
-def features(stream: str, seq: int) -> np.ndarray:
+def features(stream: str, seq: int, size: int) -> np.ndarray:
     generator = np.random.default_rng([seq, *stream.encode()])
-    return generator.standard_normal(CONFIG.features).astype(np.float32)
+    return generator.standard_normal(size).astype(np.float32)
 
 
 def new_writer(checkpoints: Checkpoints, journal: Journal) -> CheckpointWriter:

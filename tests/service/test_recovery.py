@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.config import ModelConfig
 from model.learner import Learner
 from model.snapshot import Snapshot
 from service.checkpoints import LEARNER, MANIFEST
@@ -108,6 +109,25 @@ def test_a_crash_inside_a_commit_or_right_after_it(tmp_path: Path, undisturbed: 
         bench.learn()
         assert same_bits(bench.learner.snapshot(), undisturbed[0])
         assert bench.records() == undisturbed[1]
+
+
+def test_five_hundred_in_other_bursts_give_the_same_bits(tmp_path: Path) -> None:
+    """The default model at its full size: all at once, or a few at a time with turns in between."""
+    full = ModelConfig.preset("default")
+    snapshots = []
+    for name, seed in (("at once", None), ("in bursts", 1)):
+        generator = np.random.default_rng(seed)
+        with life(tmp_path / name.replace(" ", "-"), learner=lambda: Learner(full, seed=0)) as bench:
+            left = 500
+            while left:
+                burst = left if seed is None else min(left, int(generator.integers(1, 40)))
+                bench.offer("a", burst, size=full.features)
+                left -= burst
+                bench.learn(1 if seed is None else int(generator.integers(0, 3)))
+            bench.learn()
+            assert bench.applier.cursors == {"a": 500}
+            snapshots.append(bench.learner.snapshot())
+    assert same_bits(*snapshots)
 
 
 def damage(folder: Path, how: str) -> None:
