@@ -1,0 +1,185 @@
+"""Gradient fidelity: is what recurrent forward propagation gives the gradient of the loss?
+
+Of each stream the last 200 to 250 steps are kept as they were made, in a ring. Losses count in the last 100 to 150
+(in whole blocks of 50 and the present one); what lies before gives the state and its past. Held against
+back-propagation through time from the ring's start (model/reference.py), all at *today's* weights, in float64:
+
+    exactness   RFP computed anew over the same steps by the learner's own network, S = 0 at the ring's start
+    live        the gradients the learner really had, summed: S is a mixture over past weights, with a longer past
+
+as cosine and relative error over all weights that credit is carried for. Exactness of two-point and modular gates is
+rounding (1e-13); of dense gates it is not. Live staleness is inherent in updating every step; under 0.9 an approximate
+learner is doubtful, under 0.5 any learner is lost.
+
+What they can't show: whether the gradient leads anywhere (see skill), or dependences longer than the ring. And where
+there is nothing to learn the gradients' sum is a small difference of large numbers, which the predictor's own
+learning within the window moves: then live is low and nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from model import reference
+from model.learner import Learner, Watched
+from model.network import Network
+from model.parameters import GROUPS
+from model.reading import Told
+from model.ring import Ring
+
+BLOCK = 50
+_KEPT_BLOCKS = 2
+_LEAD = 100
+STEPS = _LEAD + (_KEPT_BLOCKS + 1) * BLOCK
+"""Steps kept of a stream."""
+_CREDITED = ("gates", "retention", "input")
+_POSITION, _COUNTS, _AIMED, _ERROR = range(4)
+
+
+class Fidelity(NamedTuple):
+    """One gradient held against another; None where that is zero, a cosine of 0 where one is not finite."""
+
+    cosine: float | None
+    relative_error: float | None
+
+    def told(self) -> dict[str, float | None]:
+        """JSON-able."""
+        return self._asdict()
+
+
+NOTHING = Fidelity(None, None)
+
+
+class Kept(NamedTuple):
+    """A stream's steps, ready to be held against another algorithm."""
+
+    start: Tensor
+    """K x n: the state before the first."""
+    window: list[Watched]
+    counts: list[bool]
+    """Which losses are summed."""
+    live: Tensor
+    """The gradients the learner had for those, summed: one vector."""
+
+
+def credited(learner: Learner) -> list[str]:
+    """The weights whose gradient needs credit through time."""
+    return [name for name in learner.parameters.learned if GROUPS[name] in _CREDITED]
+
+
+class FidelityWindow:
+    """One stream's ring of steps, and the sums of its gradients by block."""
+
+    def __init__(self, learner: Learner) -> None:
+        config = learner.config
+        self._names = credited(learner)
+        told = learner.network.reader.size - config.embedding_size - 1
+        self._state = (config.components, config.units)
+        self._widths = [config.features] * 2 + [config.embedding_size] * 2
+        self._widths += [told, 2, config.components * config.units]
+        self._rows = Ring(STEPS, sum(self._widths), learner.dtype)
+        self._notes = Ring(STEPS, 4, torch.float64)
+        size = sum(learner.network.weights[name].numel() for name in self._names)
+        self._sums = torch.zeros(_KEPT_BLOCKS + 1, size, dtype=learner.dtype)
+
+    def add(self, seen: Watched) -> None:
+        """Take in a step."""
+        if not self._names:
+            return
+        assert seen.made is not None
+        if self._rows.count % BLOCK == 0:
+            self._sums = torch.cat([self._sums[1:], torch.zeros_like(self._sums[:1])])
+        gradient = seen.gradient
+        if gradient is not None:
+            self._sums[-1] += torch.cat([gradient[name].reshape(-1) for name in self._names]).cpu()
+        told = seen.told if seen.told.numel() else seen.z.new_zeros(self._widths[4])
+        aim = seen.z.new_zeros(2) if seen.aim is None else seen.aim
+        parts = [seen.z, seen.carry, seen.mean, seen.deviation, told, aim, seen.made.own.state.flatten()]
+        self._rows.add(torch.cat(parts).cpu())
+        error = 0.0 if seen.error is None else seen.error
+        self._notes.add(
+            torch.tensor([seen.position, gradient is not None, seen.aim is not None, error], dtype=torch.float64)
+        )
+
+    def kept(self, stream: str) -> Kept | None:
+        """What it holds, in float64; None where there is no gradient yet."""
+        rows, notes, held = self._rows.rows(), self._notes.rows().tolist(), self._rows.held
+        present = (self._rows.count - 1) % BLOCK + 1
+        first = max(0, held - present - _KEPT_BLOCKS * BLOCK)
+        counts = [index >= first and note[_COUNTS] > 0.0 for index, note in enumerate(notes)]
+        if not any(counts):
+            return None
+        window = []
+        rows = rows.to(torch.float64)
+        for row, note in zip(rows, notes, strict=True):
+            z, carry, mean, deviation, told, aim, _ = row.split(self._widths)
+            position = int(note[_POSITION])
+            error = note[_ERROR] if position else None
+            aimed = aim if note[_AIMED] else None
+            window.append(Watched(stream, position, z, carry, mean, deviation, told, aimed, error, None))
+        start = rows[0, -self._widths[-1] :].view(self._state)
+        return Kept(start, window, counts, self._sums.sum(dim=0))
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Copies of everything it holds, and the rest, JSON-able."""
+        (rows, count), (notes, _) = self._rows.pack(), self._notes.pack()
+        return {"rows": rows, "notes": notes, "sums": self._sums.clone()}, {"count": count}
+
+    def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Go on from what :meth:`pack` gave. Raises KeyError, ValueError or RuntimeError where it does not fit."""
+        count = int(meta["count"])
+        self._rows.unpack(tensors["rows"], count)
+        self._notes.unpack(tensors["notes"], count)
+        self._sums.copy_(tensors["sums"])
+
+
+@torch.enable_grad()
+def backward(learner: Learner, kept: Kept) -> Tensor:
+    """Back-propagation through time, as one vector."""
+    weights = {name: weight.to("cpu", torch.float64) for name, weight in learner.network.weights.items()}
+    if learner.network.rls is not None:
+        weights["P"] = learner.network.rls.weights.cpu()
+    found = reference.bptt(learner.config, weights, kept.start, kept.window, kept.counts)
+    return torch.cat([found[name].reshape(-1) for name in credited(learner)])
+
+
+@torch.no_grad()
+def forward(learner: Learner, kept: Kept) -> Tensor:
+    """RFP over the same steps from S = 0, as one vector: the learner's network, in float64."""
+    network = Network(learner.config, torch.Generator(), kept.start)
+    for name, weight in network.weights.items():
+        weight.copy_(learner.network.weights[name])
+    if network.rls is not None and learner.network.rls is not None:
+        network.rls.weights.copy_(learner.network.rls.weights)
+    blank = network.propagation.zero(kept.start)
+    own = replace(learner.blank(), state=kept.start, sensitivities=blank, fresh=False)
+    summed = torch.zeros_like(network.parameters.flat)
+    for seen, counted in zip(kept.window, kept.counts, strict=True):
+        if seen.position == 0:
+            own = replace(own, state=torch.zeros_like(kept.start), sensitivities=blank)
+        new = network.imagine(own, seen.carry.unsqueeze(0), seen.z)
+        if counted:
+            told = Told(seen.told, seen.aim, network.reader.moments)
+            summed += network.gradient_again(own, new, told, seen.mean, seen.deviation)
+        own = replace(own, state=new.state, sensitivities=network.credit(own, new, seen.z)[0])
+    parts = network.parameters.split(summed)
+    return torch.cat([parts[name].reshape(-1) for name in credited(learner)])
+
+
+def compare(found: Tensor, truth: Tensor) -> Fidelity:
+    """``found`` against ``truth``, of whatever size."""
+    found, truth = found.to(torch.float64), truth.to(torch.float64)
+    if not bool(torch.isfinite(found).all() and torch.isfinite(truth).all()):
+        return Fidelity(0.0, None)
+    if not bool(truth.any()):
+        return NOTHING
+    truth, found = truth / truth.abs().max(), found / truth.abs().max()
+    error = float((found - truth).norm() / truth.norm())
+    largest = found.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    cosine = float(torch.nn.functional.cosine_similarity(found / largest, truth, dim=0))
+    return Fidelity(cosine, error if math.isfinite(error) else None)
