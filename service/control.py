@@ -116,7 +116,7 @@ class ControlServer(threading.Thread):
         identity, *frames = self._socket.recv_multipart()
         try:
             request = json.loads(frames[-1]) if frames else None
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         call = Call(request if isinstance(request, dict) else {}, identity, self._outbox)
         try:

@@ -86,7 +86,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 def test_a_request_that_is_no_json_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path), zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.connect(f"ipc://{tmp_path / SOCKET_NAME}")
-        for frames in ([b"", b"{"], [b"", b"[1]"], [b"\xff"]):
+        for frames in ([b"", b"{"], [b"", b"[1]"], [b"\xff"], [b"", b"[" * 100_000]):
             dealer.send_multipart(frames)
             assert dealer.poll(5000)
             assert b'"echo": {}' in dealer.recv_multipart()[-1]
