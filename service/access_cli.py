@@ -179,7 +179,7 @@ def _init(folder: Path, arguments: argparse.Namespace) -> None:
     """What a first start needs; what is there already stays, so every later start may call it again."""
     made = make_server_keys(folder)
     print(f"{'wrote' if made else 'kept '}  {folder / 'server.json'}")
-    handout = folder / "handout"
+    handout = Path(arguments.handout) if arguments.handout else folder / "handout"
     for name, streams in arguments.client:
         out = handout / f"{name}.key.json"
         listed = (folder / "clients" / f"{name}.json").exists()
@@ -277,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "--client", type=_named_pattern, action="append", default=[], metavar="NAME=PATTERN", help="a client to list"
     )
+    init.add_argument("--handout", metavar="DIR", help="where what is to be handed out goes; default: handout/ there")
     return parser
 
 
