@@ -51,14 +51,15 @@ class Look:
     def degrees(self) -> tuple[float, float]:
         """The gaze in degrees from the top left."""
         if self.gaze_deg is not None:
-            return self.gaze_deg
-        return self.gaze[0] * self.frame_deg[0], self.gaze[1] * self.frame_deg[1]
+            return float(self.gaze_deg[0]), float(self.gaze_deg[1])
+        return float(self.gaze[0] * self.frame_deg[0]), float(self.gaze[1] * self.frame_deg[1])
 
 
 def bumps(at: float, size: float, count: int, sigma: float) -> Numbers:
     """exp(-d^2 / 2) for ``count`` tiles side by side over ``size``; d from ``at`` to their centres, in sigma."""
     centres = (np.arange(count) + 0.5) * (size / count)
-    near: Numbers = np.exp(((centres - at) / sigma) ** 2 * -0.5)
+    far = np.clip((centres - at) / sigma, -1e3, 1e3)
+    near: Numbers = np.exp(far * far * -0.5)
     return near
 
 
@@ -74,4 +75,5 @@ def action(here: Look, there: Look) -> Tensor:
 
 def nearness(here: Look, there: Look) -> float:
     """exp(-|saccade|^2 / (2 (1.5 degrees)^2)), 1 where the eye stays."""
-    return math.exp(-(math.dist(here.degrees, there.degrees) ** 2) / (2.0 * _NEAR_SIGMA_DEG**2))
+    distance = math.dist(here.degrees, there.degrees) / _NEAR_SIGMA_DEG
+    return math.exp(-0.5 * distance * distance)

@@ -178,6 +178,21 @@ def test_an_overflow_inside_the_step_is_refused_too() -> None:
     assert all(torch.equal(t.nan_to_num(7.0), shared(before)[n].nan_to_num(7.0)) for n, t in shared(after).items())
 
 
+def test_a_gaze_beyond_all_bounds_is_refused() -> None:
+    """Finite in the message, and not when it is squared."""
+    learner = Learner(medium(), seed=0)
+    walk(learner, 150)
+    before = learner.snapshot()
+    outcome = learner.observe("a", np.ones(12), Look((0.5, 0.5), gaze_deg=(1e200, -1e300)))
+    assert (outcome.skipped, outcome.reason) == ("refused", "the prediction error is not finite")
+    after = learner.snapshot()
+    assert all(torch.equal(tensor, shared(before)[name]) for name, tensor in shared(after).items())
+    assert after.meta["action_count"] == before.meta["action_count"]
+    assert learner.observe("a", np.ones(12), Look((0.5, 0.5), gaze_deg=(1e200, 1e200))).skipped is None
+    assert learner.observe("a", -np.ones(12), Look((0.5, 0.5))).skipped == "refused"
+    assert learner.observe("a", np.ones(12), Look((0.5, 0.5))).skipped is None
+
+
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
     learner = Learner(medium(predictor={"kind": "linear"}), seed=0)
     walk(learner, 150)
