@@ -1,4 +1,4 @@
-"""Patches to calibrate on, from a lab's own videos or pictures instead of synthetic ones.
+"""Patches from files, without a wire: to calibrate on, and a recorded scanpath over other video to measure with.
 
 The one file of the service that may read the sources of clients/.
 """
@@ -6,7 +6,8 @@ The one file of the service that may read the sources of clients/.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.patches import NoPatch, cut
+from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
+from clients.video import Video
 from service.errors import CalibrationSourceError
 
 PATCHES = 2000
@@ -107,6 +110,76 @@ def _patch(frame: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[
     height, width = frame.shape[:2]
     size = FrameSize(FRAME_WIDTH_DEG, min(MAX_DEG, FRAME_WIDTH_DEG * height / width))
     x, y = generator.uniform(0.0, 1.0, 2).tolist()
+    return _cut_or_none(frame, x, y, size)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a scanpath saw: N fixations in order."""
+
+    patches: NDArray[np.uint8]
+    """(N, 50, 50, 3) RGB."""
+    gaze: NDArray[np.float64]
+    """(N, 2): as a fraction of the frame, origin top left."""
+    frame_deg: tuple[float, float]
+    """The frame's width and height."""
+
+
+SHOT_S = (3.0, 12.0)
+"""How long a shot lasts, at least and at most."""
+
+
+def scanpath_over(scanpath: Path, videos: Sequence[Path], *, seed: int, count: int | None = None) -> Seen:
+    """The first ``count`` fixations (all) of the tables at ``scanpath``, over other video than was watched.
+
+    One video runs on and begins again at its end; of several, shots of 3 to 12 s follow one another, each of a random
+    video from a random moment. The video fills the frame that the gaze was recorded in. Fixations that show nothing
+    (off the frame, black) are left out. Raises SourceError where a file can't be read.
+    """
+    path = read_scanpath(scanpath)
+    chosen, when_ns = _shots(path.onset_ns + path.duration_ns // 2, videos, seed)
+    patches: dict[int, NDArray[np.uint8]] = {}
+    for number, file in enumerate(videos):
+        own = np.flatnonzero(chosen[:count] == number)
+        with Video(file) as video:
+            for index in own[np.argsort(when_ns[own], kind="stable")].tolist():
+                frame = video.nearest(int(when_ns[index]))
+                if frame is not None:
+                    patch = _cut_or_none(frame.bgr, float(path.x[index]), float(path.y[index]), path.frame)
+                    if patch is not None:
+                        patches[index] = patch
+    kept = sorted(patches)
+    if not kept:
+        raise CalibrationSourceError(f"{scanpath} over {', '.join(map(str, videos))}: no fixation shows anything")
+    gaze = np.stack([path.x[kept], path.y[kept]], axis=1)
+    return Seen(np.stack([patches[index] for index in kept]), gaze, (path.frame.width_deg, path.frame.height_deg))
+
+
+def _shots(
+    time_ns: NDArray[np.int64], videos: Sequence[Path], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which video each fixation falls on, and when in it (ns)."""
+    lengths = [_length_ns(file) for file in videos]
+    if len(videos) == 1:
+        return np.zeros(len(time_ns), np.int64), time_ns % lengths[0]
+    random = np.random.default_rng(seed)
+    chosen, when = np.zeros(len(time_ns), np.int64), np.zeros(len(time_ns), np.int64)
+    video, offset, begun, ends = 0, 0, 0, -1
+    for index, now in enumerate(time_ns.tolist()):
+        if now >= ends:
+            video = int(random.integers(len(videos)))
+            offset, begun = int(random.integers(lengths[video])), now
+            ends = now + round(random.uniform(*SHOT_S) * 1e9)
+        chosen[index], when[index] = video, (offset + now - begun) % lengths[video]
+    return chosen, when
+
+
+def _length_ns(file: Path) -> int:
+    with Video(file) as video:
+        return max(frame.time_ns for frame in video.frames()) + video.period_ns
+
+
+def _cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -> NDArray[np.uint8] | None:
     try:
         return cut(frame, x, y, size).rgb
     except NoPatch:

@@ -1,0 +1,70 @@
+"""The learners that are compared, by name: the default, its parts taken away one by one, and the other presets.
+
+A control differs from what it controls in one choice:
+
+    one-step      credit for the last step alone, no sensitivities carried
+    frozen        the circuit stays as it began; the predictor alone learns
+    memoryless    the gates let nothing stay: the state is the input
+
+Of ``narrow`` (n = 60 and V at 1e-3) no random circuit is wide enough to hold the past by luck, and V must be learned.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from model.config import ModelConfig, PresetName
+from model.errors import ModelError
+
+
+class Kind(NamedTuple):
+    """A learner: a preset, what differs from it, and what that is in words."""
+
+    preset: PresetName
+    choices: dict[str, Any]
+    text: str
+
+
+_ONE_STEP = {"learning": {"credit": "one-step"}}
+_FROZEN = {"learning": {"rates": {"gates": None, "retention": None, "input": None}}}
+_NARROW = {"units": 60, "embedding_size": 120, "learning": {"rates": {"input": 1e-3}}}
+_NARROW_ONE_STEP = {**_NARROW, "learning": {"rates": {"input": 1e-3}, "credit": "one-step"}}
+
+LEARNERS: dict[str, Kind] = {
+    "default": Kind("default", {}, "the default preset"),
+    "one-step": Kind("default", _ONE_STEP, "the default, credit for the last step alone"),
+    "frozen": Kind("default", _FROZEN, "the default, its circuit never learned"),
+    "memoryless": Kind(
+        "default",
+        {"spans": (0.0, 0.0), "rotation": 0.0, "learning": {"rates": {"gates": None, "retention": None}}},
+        "the default, gates fixed so that nothing stays",
+    ),
+    "rotation-zero": Kind("default", {"rotation": 0.0}, "the default, rotation zero at the start"),
+    "zero-start": Kind("default", {"rotation": 0.0, "spans": (0.0, 0.0)}, "the default, all zero at the start"),
+    "mlp": Kind("default", {"predictor": {"kind": "mlp"}}, "the default with the paper's predictor"),
+    "narrow": Kind("default", _NARROW, "n = 60, V at 1e-3"),
+    "narrow-one-step": Kind("default", _NARROW_ONE_STEP, "n = 60, V at 1e-3, credit for the last step alone"),
+    "modular-4": Kind("default", {"gates": "modular", "block": 4}, "the default, gates reading blocks of 4"),
+    "dense": Kind("default", {"gates": "dense"}, "the default, gates reading all units: credit is approximate"),
+    "long": Kind("long", {}, "the preset for long dependencies"),
+    "long-one-step": Kind("long", _ONE_STEP, "long, credit for the last step alone"),
+    "long-frozen": Kind("long", _FROZEN, "long, its circuit never learned"),
+    "paper": Kind("paper", {}, "the paper's own recipe"),
+}
+"""By the name that tables give them."""
+
+NO_GAZE: dict[str, Any] = {"action": "none", "near": False, "place_memory": "off"}
+"""Choices of the predictor where the world has no gaze: inputs that would always be zero."""
+
+
+def config_of(name: str, *, gaze: bool = True, retina: Literal["own"] | dict[str, Any] = "own") -> ModelConfig:
+    """The configuration of learner ``name``; without ``gaze`` it has no inputs for it. Raises :class:`ModelError`."""
+    if name not in LEARNERS:
+        raise ModelError(f"no learner {name!r}; there are {', '.join(LEARNERS)}")
+    preset, choices, _ = LEARNERS[name]
+    chosen = dict(choices)
+    if not gaze:
+        chosen["predictor"] = {**chosen.get("predictor", {}), **NO_GAZE}
+    if retina != "own":
+        chosen["retina"] = retina
+    return ModelConfig.preset(preset, **chosen)
