@@ -283,7 +283,7 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
         message = model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or kind
+        where = ".".join(str(part) for part in first["loc"])[:80] or kind
         raise WireError(ErrorCode.BAD_MESSAGE, f"{kind}: {where}: {first['msg']}", stream, seq) from None
     return message, frames[3] if wanted == 4 else None
 

@@ -28,7 +28,8 @@ class Snapshot(NamedTuple):
 
 def write(snapshot: Snapshot, path: Path) -> None:
     """Write ``snapshot`` to ``path``. Neither atomic nor synced: that is the caller's."""
-    metadata = {"format": FORMAT, "meta": json.dumps(snapshot.meta, sort_keys=True)}
+    # One key: the library writes several in no settled order, and the same learner must give the same file.
+    metadata = {FORMAT: json.dumps(snapshot.meta, sort_keys=True)}
     safetensors.torch.save_file({name: t.contiguous() for name, t in snapshot.tensors.items()}, path, metadata)
 
 
@@ -37,9 +38,9 @@ def read(path: Path) -> Snapshot:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ModelError(f"{path}: format {metadata.get('format')!r}; {FORMAT!r} is read here")
+            if FORMAT not in metadata:
+                raise ModelError(f"{path}: no snapshot of the format {FORMAT!r}; its metadata has {sorted(metadata)}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        return Snapshot(tensors, json.loads(metadata["meta"]))
+        return Snapshot(tensors, json.loads(metadata[FORMAT]))
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: no snapshot that can be read: {error}") from None

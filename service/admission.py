@@ -28,7 +28,7 @@ from service.journal import StreamCursor
 MAX_CONNECTIONS = 10_000
 """Connections remembered; the one silent for longest has to say hello again."""
 MAX_STREAMS_PER_CONNECTION = 1_000
-MAX_GAP = 100_000
+MAX_GAP = 500_000
 """Fixations that one hello may report lost."""
 MAX_EPOCH_LEAP = 1_000_000
 RESEND_AGAIN_S = 1.0

@@ -116,6 +116,7 @@ class LearningLoop:
             self._wait(RETRY_S)
             return True
         if not entries:
+            self.storage = None
             return False
         turn = Turn(self._applier.cursor)
         finish: Callable[[], None] | None = None
