@@ -1,8 +1,9 @@
 """Block bootstrap: how far a number computed from a stream's errors could have come out otherwise.
 
-From n rows in order, blocks of b consecutive rows are drawn with replacement (any start, n/b blocks a
-resample), so that what hangs together in time stays together; the statistic of each resample's mean row is
-taken, and its 2.5 and 97.5 percentiles are the interval (Kuensch 1989, the moving-block bootstrap).
+From n rows in order, blocks of b consecutive rows are drawn with replacement (any start; after the last row comes the
+first, so that every row counts alike), n/b blocks a resample: what hangs together in time stays together. The statistic
+of each resample's mean row is taken, and its 2.5 and 97.5 percentiles are the interval (Politis and Romano 1992, the
+circular block bootstrap).
 
 It can't show a dependence longer than a block, nor that the stream will go on as it was; with few blocks
 (under 2,000 rows b shrinks to n/4) the interval is a rough one.
@@ -49,8 +50,8 @@ def resampled_means(rows: Tensor) -> Tensor:
     n, block = rows.shape[0], block_size(rows.shape[0])
     draws = -(-n // block)
     generator = torch.Generator().manual_seed(_SEED)
-    starts = torch.randint(0, n - block + 1, (RESAMPLES, draws), generator=generator)
-    sums = torch.cat([rows.new_zeros(1, rows.shape[1]), rows.cumsum(dim=0)])
+    starts = torch.randint(0, n, (RESAMPLES, draws), generator=generator)
+    sums = torch.cat([rows.new_zeros(1, rows.shape[1]), rows, rows[: block - 1]]).cumsum(dim=0)
     blocks = (sums[block:] - sums[:-block]) / block
     return blocks[starts.reshape(-1)].view(RESAMPLES, draws, -1).mean(dim=1)
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import fidelity, frozen_rank, retrieval
+from model import extent, fidelity, frozen_rank, retrieval
 from model.balance import balance, linear_map
 from model.errors import ModelError
 from model.evidence import COLUMNS as EVIDENCE
@@ -131,7 +131,7 @@ class Diagnostics:
 
     def _note(self, own: _Stream, seen: Watched, outcome: Outcome, untrained: float | None) -> None:
         assert seen.made is not None
-        embedding = seen.made.new.y.cpu()
+        embedding, reach = seen.made.new.y.cpu(), extent.row(seen.made.new.state)
         first = (self._first_input @ seen.z).cpu()
         errors = None
         if outcome.prediction_error is not None:
@@ -139,7 +139,7 @@ class Diagnostics:
         for windows in (own.windows, self._all):
             windows.embeddings.add(embedding)
             windows.inputs.add(first)
-            windows.extents.add(seen.made.new.state, outcome.cut_units)
+            windows.extents.add(reach, outcome.cut_units)
             if errors is not None and outcome.prediction_error is not None:
                 windows.errors.add(errors)
                 windows.positions.add(outcome.position, outcome.prediction_error, untrained)
@@ -168,7 +168,7 @@ class Diagnostics:
         windows, pending = self._chosen(stream), self._pending(stream)
         found = windows.skill()
         rank, retrieved, read = windows.rank(self._frozen), windows.retrieval(), windows.probe(pending)
-        embeddings, extent = windows.embeddings.rows(), windows.extents.measure()
+        embeddings, reach = windows.embeddings.rows(), windows.extents.measure()
         spread = frozen_rank.covariance(embeddings)
         p = linear_map(self._learner)
         seen = embeddings.shape[0] >= 2
@@ -202,10 +202,10 @@ class Diagnostics:
             "probe_ceiling_told": read.ceiling_told,
             "balance": balance(p, spread) if p is not None and seen else None,
             "error_by_position": windows.positions.told(),
-            "largest_state": extent.largest,
-            "largest_state_ever": extent.largest_ever,
-            "state_rms": extent.rms,
-            "cut_units": extent.cut_units,
+            "largest_state": reach.largest,
+            "largest_state_ever": reach.largest_ever,
+            "state_rms": reach.rms,
+            "cut_units": reach.cut_units,
             "place_memory": self._places(stream),
         }
 

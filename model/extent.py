@@ -28,6 +28,12 @@ class Extent(NamedTuple):
     """Units whose sensitivities were cut, ever."""
 
 
+def row(state: Tensor) -> Tensor:
+    """The largest number of ``state`` (K x n) and its mean square."""
+    flat = state.flatten().to("cpu", torch.float32)
+    return torch.stack([flat.abs().max(), flat @ flat / flat.numel()])
+
+
 class Extents:
     """One stream's, or all streams'."""
 
@@ -36,10 +42,8 @@ class Extents:
         self._ever = 0.0
         self._cut = 0
 
-    def add(self, state: Tensor, cut: int) -> None:
-        """Take in a state (K x n) and how many units were cut at its step."""
-        flat = state.flatten().to("cpu", torch.float32)
-        row = torch.stack([flat.abs().max(), flat @ flat / flat.numel()])
+    def add(self, row: Tensor, cut: int) -> None:
+        """Take in the :func:`row` of a state, and how many units were cut at its step."""
         self._rows.add(row)
         self._ever = max(self._ever, float(row[0]))
         self._cut += cut

@@ -2,7 +2,8 @@
 
 Its predictor learns, by the learner's own rule; its W, beta, theta, V and U don't. So it is the random reservoir that a
 trained circuit must beat, and its weights are the frozen network's. What the two have in common (zbar, what is
-told of the next gaze) it takes from the learner's step; it makes no credit and has no trivial opponents.
+told of the next gaze) it takes from the learner's step; it makes no credit and has no trivial opponents. Where the
+learner counts only some losses, the twin's predictor learns from all.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from model import frozen_rank, retrieval
 from model.balance import balance, linear_map
 from model.bootstrap import NOTHING, Interval
 from model.config import ModelConfig
-from model.extent import Extents
+from model.extent import Extents, row
 from model.fidelity import Fidelity
 from model.frozen_rank import Rank
 from model.learner import Learner, Watched
@@ -169,9 +169,9 @@ def test_errors_by_position() -> None:
 def test_how_far_states_went() -> None:
     extents = Extents()
     assert extents.measure().largest is None
-    extents.add(torch.full((2, 3), -8.0), 2)
+    extents.add(row(torch.full((2, 3), -8.0)), 2)
     for _ in range(1000):
-        extents.add(torch.tensor([[1.0, -2.0, 1.0], [0.0, 0.0, 0.0]]), 0)
+        extents.add(row(torch.tensor([[1.0, -2.0, 1.0], [0.0, 0.0, 0.0]])), 0)
     found = extents.measure()
     assert (found.largest, found.largest_ever, found.rms, found.cut_units) == (2.0, 8.0, pytest.approx(1.0), 2)
     copy = Extents()

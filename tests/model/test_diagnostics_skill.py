@@ -30,7 +30,7 @@ def test_the_interval_is_that_of_brute_force() -> None:
     block = block_size(len(x))
     resamples = []
     for _ in range(2000):
-        drawn = [x[s : s + block] for s in rng.integers(0, len(x) - block + 1, len(x) // block)]
+        drawn = [x[np.arange(s, s + block) % len(x)] for s in rng.integers(0, len(x), len(x) // block)]
         resamples.append(np.concatenate(drawn).mean())
     low, high = np.quantile(resamples, [0.025, 0.975])
     found = interval(torch.from_numpy(x).unsqueeze(1), mean)
