@@ -28,6 +28,7 @@ soak: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m service.settings_page > docs/settings.md
+	$(BIN)/python -m service.learning_page
 
 wheel: $(VENV)/.dev
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .

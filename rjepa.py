@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "api": ("service.api.main", "the half that answers over HTTP"),
     "stream": ("clients.main", "gaze and video to fixation patches to the worker"),
     "demo": ("service.demo", "serve, and a simulated observer of a sample video"),
+    "experiment": ("service.experiment_cli", "the truth about learning, as numbers"),
     "keys": ("service.access_cli", "CURVE keys"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),
     "init": ("service.access_cli", "keys and tokens at a first start, in one go"),
@@ -46,7 +47,7 @@ def __getattr__(name: str) -> Any:
 def usage() -> str:
     """The text of ``rjepa --help``."""
     lines = ["usage: rjepa COMMAND [OPTIONS]        rjepa COMMAND --help tells the options", ""]
-    lines += [f"  {word:<8} {text}" for word, (_, text) in COMMANDS.items()]
+    lines += [f"  {word:<10} {text}" for word, (_, text) in COMMANDS.items()]
     return "\n".join(lines)
 
 

@@ -31,6 +31,13 @@ class CalibrationSourceError(ServiceError):
     exit_code = 2
 
 
+class ExperimentRefused(ServiceError):
+    """An experiment can't be run as asked, or its rows can't be kept. Fatal; the message names the way out."""
+
+    code = "experiment_refused"
+    exit_code = 2
+
+
 class AccessRefused(ServiceError):
     """An address may not be opened without keys or tokens. Fatal; make them or bind to loopback."""
 
