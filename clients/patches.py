@@ -76,8 +76,8 @@ def check_patch(patch: Any) -> UInt8:
     if array.dtype != np.uint8 or array.shape != (PATCH_HEIGHT_PX, PATCH_WIDTH_PX, 3):
         shape = " x ".join(str(n) for n in array.shape) or "one value"
         raise BadFixation(
-            f"a patch is uint8 RGB of {PATCH_HEIGHT_PX} x {PATCH_WIDTH_PX} x 3; this one is {array.dtype} of {shape} "
-            "(clients cut 5 degrees around the gaze with rjepa.cut_patch)"
+            f"a patch is uint8 RGB of {PATCH_HEIGHT_PX} x {PATCH_WIDTH_PX} x 3, 5 degrees around the gaze; this one is "
+            f"{array.dtype} of {shape}"
         )
     return np.ascontiguousarray(array)
 

@@ -14,6 +14,9 @@ from clients.summary import Summary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+FINITE = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s{postfix}"
+ENDLESS = "{desc}: {n:.1f} s{postfix}"
+
 
 class Progress:
     """``total_s``: seconds of the source, None if it has no end. Everything goes to stderr."""
@@ -26,7 +29,7 @@ class Progress:
             unit="s",
             mininterval=0.2,
             disable=not sys.stderr.isatty(),
-            bar_format=None if total_s is None else "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s {postfix}",
+            bar_format=ENDLESS if total_s is None else FINITE,
             file=sys.stderr,
         )
         self._trouble: str | None = None
