@@ -93,14 +93,11 @@ class Protocol:
         self._numbered = sum(entry.seq is not None for entry in self._entries)
         self._next_number = 0
         self._assumed_learned = -1
-        self._learned_told = False
         self._sent = 0
         self._furthest_row = -1
-        self._barrier = False
-        self._claiming = False
+        self._learned_told = self._barrier = self._claiming = False
         self._conflicts: set[int] = set()
-        self._attempts = 0
-        self._refusals = 0
+        self._attempts = self._refusals = self._ghosts = 0
         self._greet_at_s = -math.inf
         self._paused_until_s: float | None = None
         self._owed_since_s: float | None = None
@@ -141,10 +138,8 @@ class Protocol:
 
     def deadline_s(self) -> float | None:
         """When :meth:`tick` has to be called next, at the latest; None: when something happens."""
-        if self.phase is Phase.FAILED:
-            return None
         if self.phase is not Phase.OPEN:
-            return self._greet_at_s
+            return None if self.phase is Phase.FAILED else self._greet_at_s
         if self._paused_until_s is not None:
             return self._paused_until_s
         return None if self._owed_since_s is None else self._owed_since_s + SILENCE_S
@@ -176,6 +171,7 @@ class Protocol:
     # --- beginning -----------------------------------------------------------------------------------------------
 
     def _connect(self, now_s: float) -> list[Action]:
+        self._ghosts += self.phase is Phase.GREETING and self._claiming
         self.phase = Phase.GREETING
         self._barrier = False
         self._paused_until_s = self._owed_since_s = None
@@ -305,7 +301,7 @@ class Protocol:
         self.acked = max(self.acked, last)
         self.counts.acked += len(durable)
         self.counts.sent = max(self.counts.sent, self.counts.acked)
-        self._refusals, self.trouble = 0, None
+        self._refusals, self._ghosts, self.trouble = 0, 0, None
         self._count_learned()
         return [LetGo(tuple(entry.row for entry in durable), self.acked)]
 
@@ -354,6 +350,9 @@ class Protocol:
             return self._storage(error.detail, now_s)
         if error.code == ErrorCode.FENCED.value:
             self.epoch = None
+            if self._ghosts:  # a claim of our own that was given up, and heard after the present one
+                self._ghosts = 0
+                return [Remember(None, 0), *self._connect(now_s)]
             fenced = Fenced(f"{said}. Another client has claimed it; starting this one again claims it back")
             return [Remember(None, 0), *self._fail(fenced)]
         if error.code == ErrorCode.UNAUTHORIZED.value:

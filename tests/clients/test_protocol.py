@@ -317,3 +317,30 @@ def test_a_backlog_is_sent_though_it_is_not_known_what_is_learned() -> None:
     protocol.tick(0.0)
     assert sent(protocol.received(welcome(50), 0.1)) == [50], "one, whose ack will tell"
     assert sent(protocol.received(ack(50, 40), 0.2)) == list(range(51, 73))
+
+
+def test_a_claim_given_up_and_heard_late_does_not_end_it() -> None:
+    """Two claims, the first one unanswered; the worker takes them the other way round."""
+    protocol = Protocol(S)
+    offer(protocol, 1)
+    protocol.tick(0.0)
+    protocol.tick(2.0)
+    assert sent(protocol.received(welcome(0, epoch=1), 2.1)) == [0]
+    forgotten, again = protocol.received(error("fenced"), 2.2)
+    assert forgotten == acts.Remember(None, 0)
+    assert isinstance(again, acts.Connect)
+    assert again.hello.epoch is None
+    assert sent(protocol.received(welcome(0, epoch=3), 2.3)) == [0]
+    *_, failed = protocol.received(error("fenced"), 2.4)
+    assert isinstance(failed, acts.Fail), "once; then it is another client"
+
+
+def test_after_an_ack_fenced_is_another_client() -> None:
+    protocol = Protocol(S)
+    offer(protocol, 2)
+    protocol.tick(0.0)
+    protocol.tick(2.0)
+    protocol.received(welcome(0), 2.1)
+    protocol.received(ack(0), 2.2)
+    *_, failed = protocol.received(error("fenced"), 2.3)
+    assert isinstance(failed, acts.Fail)
