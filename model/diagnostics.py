@@ -23,7 +23,7 @@ from model.balance import balance, linear_map
 from model.errors import ModelError
 from model.evidence import COLUMNS as EVIDENCE
 from model.evidence import Evidence, Scored
-from model.fidelity import FidelityWindow
+from model.fidelity import Fidelity, FidelityWindow, Kept
 from model.learner import Learner, Outcome, Watched
 from model.place_memory import COLUMNS, ROWS
 from model.rfp import is_exact
@@ -219,43 +219,37 @@ class Diagnostics:
         return {"stream": name, "columns": COLUMNS, "rows": ROWS, "known": known}
 
     def gradient(self, stream: str | None = None) -> dict[str, Any]:
-        """Exactness and live fidelity of ``stream``, or of the sums over the four streams fed last; JSON-able.
+        """Exactness, live fidelity and credit of ``stream``, or of the sums over the four streams fed last; JSON-able.
 
         Changes nothing; about a second per stream.
         """
-        truth, live, anew, names, steps = self._gradients(stream, with_exactness=True)
-        nothing = fidelity.NOTHING
+        names, kept = self._kept(stream)
+        truth = [fidelity.backward(self._learner, each) for each in kept]
+        anew = [fidelity.forward(self._learner, each) for each in kept]
+        live, credit = self._live_and_credit(kept, truth)
         return {
             "stream": stream,
             "streams": names,
-            "window": steps,
+            "window": sum(sum(each.counts) for each in kept),
             "rfp_exact": is_exact(self._learner.config),
-            "exactness": (nothing if truth is None or anew is None else fidelity.compare(anew, truth)).told(),
-            "live": (nothing if truth is None or live is None else fidelity.compare(live, truth)).told(),
+            "exactness": fidelity.compare_sums(anew, truth).told(),
+            "live": live.told(),
+            "credit": credit.told(),
             "cut_units": self._learner.cut_units,
         }
 
-    def _gradients(
-        self, stream: str | None, *, with_exactness: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[str], int]:
-        """Summed over streams: BPTT's, the live one, RFP's anew; the streams; how many losses."""
+    def _kept(self, stream: str | None) -> tuple[list[str], list[Kept]]:
+        """The streams asked for that have gradients, and their windows."""
         asked = [stream] if stream is not None else list(self._streams)[-_TOGETHER:]
-        truth: Tensor | None = None
-        live: Tensor | None = None
-        anew: Tensor | None = None
-        names, steps = [], 0
-        for name in asked:
-            own = self._streams.get(name)
-            kept = own.gradient.kept(name) if own else None
-            if kept is None:
-                continue
-            names.append(name)
-            steps += sum(kept.counts)
-            back = fidelity.backward(self._learner, kept)
-            truth, live = _sum(truth, back), _sum(live, kept.live)
-            if with_exactness:
-                anew = _sum(anew, fidelity.forward(self._learner, kept))
-        return truth, live, anew, names, steps
+        found = {name: self._streams[name].gradient.kept(name) for name in asked if name in self._streams}
+        held = {name: kept for name, kept in found.items() if kept is not None}
+        return list(held), list(held.values())
+
+    def _live_and_credit(self, kept: list[Kept], truth: list[Tensor]) -> tuple[Fidelity, Fidelity]:
+        """Summed over the windows."""
+        live = [each.live for each in kept]
+        of_errors = [fidelity.backward_of_errors(self._learner, each) for each in kept]
+        return fidelity.compare_sums(live, truth), fidelity.compare_sums(live, of_errors)
 
     @torch.no_grad()
     def warnings(self, stream: str | None = None) -> list[Warned]:
@@ -267,12 +261,12 @@ class Diagnostics:
         skill = windows.skill()
         older, newer = windows.skills_of_halves()
         rank, lost = windows.rank(self._frozen), windows.probe_lost(self._pending(stream))
-        truth, live, _, _, _ = self._gradients(stream, with_exactness=False)
-        found = fidelity.NOTHING if truth is None or live is None else fidelity.compare(live, truth)
+        _, kept = self._kept(stream)
+        live, credit = self._live_and_credit(kept, [fidelity.backward(self._learner, each) for each in kept])
         return [
             *about_skill(skill, older, newer),
             *about_rank(rank, lost, older, newer),
-            *about_gradient(found, exact=is_exact(self._learner.config)),
+            *about_gradient(live, credit, exact=is_exact(self._learner.config)),
         ]
 
     def pack(self) -> Snapshot:
@@ -326,10 +320,6 @@ class Diagnostics:
             own.features.unpack(parts["features"], int(told["features"]))
             own.predictions = int(told["predictions"])
             self._streams[name] = own
-
-
-def _sum(total: Tensor | None, part: Tensor) -> Tensor:
-    return part.clone() if total is None else total + part
 
 
 def _over(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,14 +6,15 @@ back-propagation through time from the ring's start (model/reference.py), all at
 
     exactness   RFP computed anew over the same steps by the learner's own network, S = 0 at the ring's start
     live        the gradients the learner really had, summed: S is a mixture over past weights, with a longer past
+    credit      the same, but what is propagated back through time are the errors as the learner had them
 
 as cosine and relative error over all weights that credit is carried for. Exactness of two-point and modular gates is
-rounding (1e-13); of dense gates it is not. Live staleness is inherent in updating every step; under 0.9 an approximate
-learner is doubtful, under 0.5 any learner is lost.
+rounding (1e-13); of dense gates it is not. Live staleness is inherent in updating every step. The predictor has a part
+in it: once it has been fitted to the window (with many inputs and few fixations, to every error in it) today's errors
+are not those it was learned from, and live is low though nothing is wrong; credit is free of that. So an approximate
+learner is doubtful where both are under 0.9, and any learner is lost where both are under 0.5.
 
-What they can't show: whether the gradient leads anywhere (see skill), or dependences longer than the ring. And where
-there is nothing to learn the gradients' sum is a small difference of large numbers, which the predictor's own
-learning within the window moves: then live is low and nothing is wrong.
+What they can't show: whether the gradient leads anywhere (see skill), or dependences longer than the ring.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Kept(NamedTuple):
     window: list[Watched]
     counts: list[bool]
     """Which losses are summed."""
+    backs: Tensor
+    """steps x q: dE/dy_t as the learner had it."""
     live: Tensor
     """The gradients the learner had for those, summed: one vector."""
 
@@ -81,7 +84,7 @@ class FidelityWindow:
         told = learner.network.reader.size - config.embedding_size - 1
         self._state = (config.components, config.units)
         self._widths = [config.features] * 2 + [config.embedding_size] * 2
-        self._widths += [told, 2, config.components * config.units]
+        self._widths += [told, 2, config.embedding_size, config.components * config.units]
         self._rows = Ring(STEPS, sum(self._widths), learner.dtype)
         self._notes = Ring(STEPS, 4, torch.float64)
         size = sum(learner.network.weights[name].numel() for name in self._names)
@@ -99,7 +102,9 @@ class FidelityWindow:
             self._sums[-1] += torch.cat([gradient[name].reshape(-1) for name in self._names]).cpu()
         told = seen.told if seen.told.numel() else seen.z.new_zeros(self._widths[4])
         aim = seen.z.new_zeros(2) if seen.aim is None else seen.aim
-        parts = [seen.z, seen.carry, seen.mean, seen.deviation, told, aim, seen.made.own.state.flatten()]
+        attempt = seen.made.attempt
+        back = torch.zeros_like(seen.mean) if attempt is None or attempt.back is None else attempt.back
+        parts = [seen.z, seen.carry, seen.mean, seen.deviation, told, aim, back, seen.made.own.state.flatten()]
         self._rows.add(torch.cat(parts).cpu())
         error = 0.0 if seen.error is None else seen.error
         self._notes.add(
@@ -117,13 +122,14 @@ class FidelityWindow:
         window = []
         rows = rows.to(torch.float64)
         for row, note in zip(rows, notes, strict=True):
-            z, carry, mean, deviation, told, aim, _ = row.split(self._widths)
+            z, carry, mean, deviation, told, aim, _, _ = row.split(self._widths)
             position = int(note[_POSITION])
             error = note[_ERROR] if position else None
             aimed = aim if note[_AIMED] else None
             window.append(Watched(stream, position, z, carry, mean, deviation, told, aimed, error, None))
         start = rows[0, -self._widths[-1] :].view(self._state)
-        return Kept(start, window, counts, self._sums.sum(dim=0))
+        backs = torch.split(rows, self._widths, dim=1)[-2]
+        return Kept(start, window, counts, backs, self._sums.sum(dim=0))
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able."""
@@ -140,12 +146,35 @@ class FidelityWindow:
 
 @torch.enable_grad()
 def backward(learner: Learner, kept: Kept) -> Tensor:
-    """Back-propagation through time, as one vector."""
+    """Back-propagation through time of the losses, as one vector."""
+    found = reference.bptt(learner.config, _weights(learner), kept.start, kept.window, kept.counts)
+    return torch.cat([found[name].reshape(-1) for name in credited(learner)])
+
+
+@torch.enable_grad()
+def backward_of_errors(learner: Learner, kept: Kept) -> Tensor:
+    """Back-propagation through time of sum_t (dE/dy_t) . U s_t, dE/dy_t as the learner had it, as one vector."""
+    names, weights = credited(learner), _weights(learner)
+    leaves = {name: weight.clone().requires_grad_(name in names) for name, weight in weights.items()}
+    state, total = kept.start, kept.start.new_zeros(())
+    for seen, counted, back in zip(kept.window, kept.counts, kept.backs, strict=True):
+        if seen.position == 0:
+            state = torch.zeros_like(kept.start)
+        elif counted:
+            total = total + back @ (leaves["U"] @ state.flatten())
+        state = reference.step(learner.config, leaves, state, seen.z)
+    wanted = [leaves[name] for name in names]
+    found = torch.autograd.grad(total, wanted, allow_unused=True) if total.requires_grad else [None] * len(wanted)
+    parts = [torch.zeros_like(leaf) if part is None else part for leaf, part in zip(wanted, found, strict=True)]
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _weights(learner: Learner) -> dict[str, Tensor]:
+    """All of today's, float64 on the CPU."""
     weights = {name: weight.to("cpu", torch.float64) for name, weight in learner.network.weights.items()}
     if learner.network.rls is not None:
         weights["P"] = learner.network.rls.weights.cpu()
-    found = reference.bptt(learner.config, weights, kept.start, kept.window, kept.counts)
-    return torch.cat([found[name].reshape(-1) for name in credited(learner)])
+    return weights
 
 
 @torch.no_grad()
@@ -183,3 +212,8 @@ def compare(found: Tensor, truth: Tensor) -> Fidelity:
     largest = found.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     cosine = float(torch.nn.functional.cosine_similarity(found / largest, truth, dim=0))
     return Fidelity(cosine, error if math.isfinite(error) else None)
+
+
+def compare_sums(found: list[Tensor], truth: list[Tensor]) -> Fidelity:
+    """The sum of ``found`` against the sum of ``truth``; nothing where there are none."""
+    return compare(torch.stack(found).sum(dim=0), torch.stack(truth).sum(dim=0)) if found else NOTHING

@@ -57,6 +57,8 @@ class Attempt(NamedTuple):
     """The learner's, then those of the guesses' embeddings and of what was carried."""
     action_error: float | None
     """Half mean square error of the action head, where there is one."""
+    back: Tensor | None
+    """q: dE/dy_t; None where nothing is to be learned."""
     gradient: Tensor | None
     """Laid out as the parameters; None where nothing is to be learned."""
 
@@ -145,8 +147,11 @@ class Network:
         errors = distances(every, new.y, self.config.distance).tolist()
         missed = self._missed(told, reading)
         action_error = None if missed is None else float(missed @ missed) * 0.25
-        gradient = self._gradient(own, new, reading, predicted, missed) if wanted and self.parameters.learned else None
-        return Attempt(told, reading, predicted, errors, action_error, gradient)
+        back, gradient = None, None
+        if wanted and self.parameters.learned:
+            back, parts = self._back(own, new, reading, predicted, missed)
+            gradient = self._gradient(own, back, parts)
+        return Attempt(told, reading, predicted, errors, action_error, back, gradient)
 
     def _missed(self, told: Told, reading: Reading) -> Tensor | None:
         """2: what the action head, A [phi's part of y; 1], says of the saccade, less the saccade."""
@@ -155,10 +160,10 @@ class Network:
             return None
         return torch.addmv(head[:, -1], head[:, :-1], reading.phi[: self.config.embedding_size]) - told.aim
 
-    def _gradient(
+    def _back(
         self, own: StreamState, new: Imagined, reading: Reading, predicted: Predicted, missed: Tensor | None
-    ) -> Tensor:
-        """dE/dw of every learned weight, one vector: spatial back-propagation to s_t (3), then Eq. 4."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Spatial back-propagation (3): dE/dy_t (q), and dE/dw by name of the weights that it passes."""
         e = distance_gradient(predicted.p, new.y, self.config.distance)
         back, parts = self.predictor.back(self.weights, reading, predicted, e)
         head = self.weights.get("A")
@@ -173,6 +178,10 @@ class Network:
             back = back + e
         if "U" in self.parameters.learned:
             parts["U"] = torch.outer(back, own.state.flatten())
+        return back, parts
+
+    def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """dE/dw of every learned weight, one vector: what was passed, and from dE/ds_t on Eq. 4."""
         if self._credited:
             down = (self.weights["U"].T @ back).view_as(own.state)
             parts |= self.propagation.gradient(own.sensitivities, down)
@@ -185,7 +194,7 @@ class Network:
         """
         reading = self.reader.reading(new.y_before, mean, deviation, told.numbers, new.carried[0])
         predicted = self.predictor.predict(self.weights, reading)
-        return self._gradient(own, new, reading, predicted, self._missed(told, reading))
+        return self._gradient(own, *self._back(own, new, reading, predicted, self._missed(told, reading)))
 
     def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
         """The sensitivities of the next state, and how many units were over the limit and start from zero."""

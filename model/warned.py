@@ -6,8 +6,8 @@
     rank_lost          rank under a quarter of the frozen network's, whatever the probe: slow context alone takes
                        no more than half
     rank_high          rank over 1.4 of the frozen network's while skill falls: chaos
-    gradient_doubtful  live cosine under 0.9 where recurrent forward propagation is an approximation
-    gradient_lost      live cosine under 0.5
+    gradient_doubtful  live cosine under 0.9, and credit's too, where recurrent forward propagation is an approximation
+    gradient_lost      live cosine under 0.5, and credit's too
 
 All but gradient_doubtful are alarms. None of them can tell a stream with nothing to learn from a learner that did
 not: the probe's ceiling can.
@@ -74,11 +74,14 @@ def about_rank(rank: Rank, probe_lost: Interval, older: Skill, newer: Skill) -> 
     return []
 
 
-def about_gradient(live: Fidelity, *, exact: bool) -> list[Warned]:
-    """From the live fidelity; ``exact``: whether the learner's gradient claims to be."""
-    if live.cosine is None or live.cosine >= _DOUBTFUL:
+def about_gradient(live: Fidelity, credit: Fidelity, *, exact: bool) -> list[Warned]:
+    """From the fidelity of the gradients as they were; ``exact``: whether the learner's gradient claims to be."""
+    if live.cosine is None or credit.cosine is None:
         return []
-    told = f"live gradient's cosine with back-propagation through time is {live.cosine:.2f}"
-    if live.cosine < _LOST:
+    higher = max(live.cosine, credit.cosine)
+    told = f"cosine with back-propagation through time: live {live.cosine:.2f}, credit {credit.cosine:.2f}"
+    if higher < _LOST:
         return [Warned("gradient_lost", told)]
-    return [] if exact else [Warned("gradient_doubtful", f"{told}, and these gates are an approximation")]
+    if higher < _DOUBTFUL and not exact:
+        return [Warned("gradient_doubtful", f"{told}; for these gates it is an approximation")]
+    return []

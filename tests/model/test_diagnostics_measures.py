@@ -214,8 +214,10 @@ def test_rank_is_warned_of() -> None:
 
 
 def test_the_gradient_is_warned_of() -> None:
-    assert about_gradient(Fidelity(None, None), exact=False) == []
-    assert about_gradient(Fidelity(0.95, 0.3), exact=False) == []
-    assert about_gradient(Fidelity(0.7, 0.8), exact=True) == []
-    assert kinds(about_gradient(Fidelity(0.7, 0.8), exact=False)) == ["gradient_doubtful"]
-    assert kinds(about_gradient(Fidelity(0.3, 1.0), exact=True)) == ["gradient_lost"]
+    good, fair, bad, none = Fidelity(0.95, 0.3), Fidelity(0.7, 0.8), Fidelity(0.3, 1.0), Fidelity(None, None)
+    for live, credit in ((none, none), (good, good), (fair, good), (bad, good), (good, bad)):
+        assert about_gradient(live, credit, exact=False) == []
+    assert about_gradient(fair, bad, exact=True) == []
+    assert kinds(about_gradient(fair, fair, exact=False)) == ["gradient_doubtful"]
+    assert kinds(about_gradient(bad, fair, exact=False)) == ["gradient_doubtful"]
+    assert kinds(about_gradient(bad, bad, exact=True)) == ["gradient_lost"]
