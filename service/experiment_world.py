@@ -23,12 +23,13 @@ NAME = "world"
 KEY = ("learner", "back", "fixations", "shuffled", "seed", "config", "calibration")
 _DEFAULT_AND_CONTROLS = ("default", "one-step", "frozen")
 _ALL = tuple(LEARNERS)
+_LONG = (*_DEFAULT_AND_CONTROLS, "loose", "long", "long-one-step", "long-frozen", "long-loose")
 PLAN: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (1, 12_000, (*_DEFAULT_AND_CONTROLS, "memoryless")),
     (2, 12_000, _ALL),
     (5, 12_000, _ALL),
-    (5, 40_000, (*_DEFAULT_AND_CONTROLS, "long", "long-one-step", "long-frozen")),
-    (10, 40_000, (*_DEFAULT_AND_CONTROLS, "long", "long-one-step", "long-frozen")),
+    (5, 40_000, _LONG),
+    (10, 40_000, _LONG),
 )
 """k, fixations and learners where nothing else is asked for."""
 BY = (Column("k", "back"), Column("fixations", "fixations"), Column("stream", "stream"), Column("learner", "learner"))
