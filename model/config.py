@@ -81,7 +81,7 @@ class RatesConfig(_Choices):
 
     gates: Rate | None = 1e-4
     """W_hh, W_ch, W_hc, W_cc."""
-    retention: Rate | None = 1e-3
+    retention: Rate | None = 2e-3
     """beta_h, beta_c, theta; the time decay unit's decay."""
     input: Rate | None = 1e-4
     """V."""
@@ -109,7 +109,7 @@ class LearningConfig(_Choices):
     """Steps of the learner before the first gradient; the ``rls`` predictor learns from the first."""
     adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
     """For half the *sum* of squares; with the mean, which is what is recorded, q times smaller."""
-    retraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    retraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.001
     """How far V goes back towards orthonormal; 0 never."""
     retraction_every: Annotated[int, Field(ge=1)] = 20
     """Updates from one retraction to the next."""
@@ -223,7 +223,12 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "long": {"units": 256, "embedding_size": 512, "spans": (0.7, 0.93)},
+    "long": {
+        "units": 256,
+        "embedding_size": 512,
+        "spans": (0.7, 0.93),
+        "learning": {"rates": {"retention": 1e-3, "input": 2e-4}},
+    },
     # The paper leaves open: n, the predictor's form and start, the optimiser and its rate, when weights
     # change. Chosen here: n = 256, P(y) = y + MLP(y) with 512 ReLU and a zero last layer, Adam 1e-3 for
     # everything, one update at the end of each sequence.

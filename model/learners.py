@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 _ONE_STEP = {"learning": {"credit": "one-step"}}
 _FROZEN = {"learning": {"rates": {"gates": None, "retention": None, "input": None}}}
-_LOOSE = {"learning": {"retraction": 0.001}}
+_TIGHT = {"learning": {"retraction": 0.1, "rates": {"retention": 1e-3}}}
 _NARROW = {"units": 60, "embedding_size": 120, "learning": {"rates": {"input": 1e-3}}}
 _NARROW_ONE_STEP = {**_NARROW, "learning": {"rates": {"input": 1e-3}, "credit": "one-step"}}
 
@@ -47,10 +47,10 @@ LEARNERS: dict[str, Kind] = {
     "narrow-one-step": Kind("default", _NARROW_ONE_STEP, "n = 60, V at 1e-3, credit for the last step alone"),
     "modular-4": Kind("default", {"gates": "modular", "block": 4}, "the default, gates reading blocks of 4"),
     "dense": Kind("default", {"gates": "dense"}, "the default, gates reading all units: credit is approximate"),
-    "loose": Kind("default", _LOOSE, "the default, V drawn back to orthonormal a hundredth as fast"),
+    "tight": Kind("default", _TIGHT, "the default, V drawn back a hundred times as fast, beta and theta at half the rate"),
     "long": Kind("long", {}, "the preset for long dependencies"),
     "long-one-step": Kind("long", _ONE_STEP, "long, credit for the last step alone"),
-    "long-loose": Kind("long", _LOOSE, "long, V drawn back to orthonormal a hundredth as fast"),
+    "long-tight": Kind("long", _TIGHT, "long, V drawn back a hundred times as fast, beta and theta at half the rate"),
     "long-frozen": Kind("long", _FROZEN, "long, its circuit never learned"),
     "paper": Kind("paper", {}, "the paper's own recipe"),
 }

@@ -23,7 +23,7 @@ NAME = "world"
 KEY = ("learner", "back", "fixations", "shuffled", "seed", "config", "calibration")
 _DEFAULT_AND_CONTROLS = ("default", "one-step", "frozen")
 _ALL = tuple(LEARNERS)
-_LONG = (*_DEFAULT_AND_CONTROLS, "loose", "long", "long-one-step", "long-frozen", "long-loose")
+_LONG = (*_DEFAULT_AND_CONTROLS, "tight", "long", "long-one-step", "long-frozen", "long-tight")
 PLAN: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (1, 12_000, (*_DEFAULT_AND_CONTROLS, "memoryless")),
     (2, 12_000, _ALL),
