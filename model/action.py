@@ -54,6 +54,11 @@ class Look:
             return float(self.gaze_deg[0]), float(self.gaze_deg[1])
         return float(self.gaze[0] * self.frame_deg[0]), float(self.gaze[1] * self.frame_deg[1])
 
+    @property
+    def in_reach(self) -> bool:
+        """Whether it is at most the frame's size beyond the frame; further out it is taken as no gaze at all."""
+        return all(-size <= at <= 2.0 * size for at, size in zip(self.degrees, self.frame_deg, strict=True))
+
 
 def bumps(at: float, size: float, count: int, sigma: float) -> Numbers:
     """exp(-d^2 / 2) for ``count`` tiles side by side over ``size``; d from ``at`` to their centres, in sigma."""

@@ -117,6 +117,14 @@ class LearningConfig(_Choices):
     """A sequence ends by itself after so many fixations; without it, only where it is marked."""
     repeat_threshold: Annotated[float, Field(ge=0.0, lt=2.0)] = 0.2
     """A fixation nearer than this to the last one kept, relative to its own mean square, is a repeat; 0 never."""
+    far_threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 25.0
+    """A fixation whose mean square is more than this many times the usual is refused; 0 never."""
+
+    @model_validator(mode="after")
+    def _lets_the_usual_pass(self) -> Self:
+        if 0.0 < self.far_threshold <= 1.0:
+            raise ValueError(f"far_threshold {self.far_threshold} would refuse the usual: say 0, or more than 1")
+        return self
 
 
 class ModelConfig(_Choices):
@@ -256,6 +264,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             "retraction": 0.0,
             "sequence_length": 100,
             "repeat_threshold": 0.0,
+            "far_threshold": 0.0,
         },
     },
 }

@@ -19,7 +19,7 @@ from model import place_memory, stored
 from model.action import Look
 from model.config import ModelConfig
 from model.errors import ModelError
-from model.guard import energy, is_repeat
+from model.guard import Usual, energy, is_repeat
 from model.network import Attempt, Imagined, Made, Network, unfit
 from model.optimiser import Adam, Optimiser, Sgd
 from model.parameters import GROUPS
@@ -106,6 +106,7 @@ class Learner:
         self.optimiser: Optimiser = Sgd()
         if config.learning.optimiser == "adam":
             self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
+        self.usual = Usual(config.learning.far_threshold)
         self.opponents = Opponents(config.features, config.embedding_size, like)
         self.rank = RankWindow(config.embedding_size, like)
         self.own: dict[str, StreamState] = {}
@@ -131,20 +132,22 @@ class Learner:
 
         ``start``: it begins a new sequence. ``marked``: sequences are marked in this stream, so the scene's
         predictor is an opponent too. Raises :class:`ModelError` where z has another length; z that is not
-        finite is a refused step, not an error.
+        finite, or far stronger than usual, is a refused step, not an error.
         """
         z, own = self._features(z), self.own.get(stream) or self.blank()
         own = replace(own, fresh=True) if start and not own.fresh else own
-        if not math.isfinite(energy(z)):
+        strength = energy(z)
+        if not math.isfinite(strength):
             return self._refuse(stream, own, "the features are not finite")
         if is_repeat(z, own.kept, self.config.learning.repeat_threshold):  # 0
-            return self._repeat(stream, own)
+            return self._unmoved(stream, own, "repeat")
+        if (far := self.usual.take(strength)) is not None:
+            return self._unmoved(stream, own, "refused", far)
         own, flushed = self._begin(own) if own.fresh else (own, 0.0)  # 1
         guesses = self._guesses(own, marked)
         new = self._imagine(own, guesses, z)  # 2
         attempt = self._attempt(own, new, guesses, look)  # 3, 4, 5 and the gradients of 6
-        reason = unfit(new, attempt)
-        if reason is not None:
+        if (reason := unfit(new, attempt)) is not None:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
         credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
@@ -170,8 +173,7 @@ class Learner:
         """None where nothing came before."""
         if guesses is None:
             return None
-        warm = self.steps >= self.config.learning.warmup
-        wanted = warm and (self.learning or self.watch is not None)
+        wanted = self.steps >= self.config.learning.warmup and (self.learning or self.watch is not None)
         return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted)
 
     def _begin(self, own: StreamState) -> tuple[StreamState, float]:
@@ -280,18 +282,18 @@ class Learner:
             cut_units=cut,
         )
 
-    def _skipped(self, own: StreamState, position: int, skipped: str, reason: str | None) -> Outcome:
-        return Outcome(None, by_name(None), _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
-
     def _refuse(self, stream: str, own: StreamState, reason: str) -> Outcome:
         """Weights and statistics stay; the stream begins anew."""
         self.own[stream] = replace(self.blank(), kept=own.kept)
         return self._skipped(self.own[stream], 0 if own.fresh else own.position, "refused", reason)
 
-    def _repeat(self, stream: str, own: StreamState) -> Outcome:
+    def _unmoved(self, stream: str, own: StreamState, skipped: str, reason: str | None = None) -> Outcome:
         """Nothing moves, but a sequence that was to start still will."""
         self.own[stream] = own
-        return self._skipped(own, 0 if own.fresh else max(own.position - 1, 0), "repeat", None)
+        return self._skipped(own, 0 if own.fresh else max(own.position - 1, 0), skipped, reason)
+
+    def _skipped(self, own: StreamState, position: int, skipped: str, reason: str | None) -> Outcome:
+        return Outcome(None, by_name(None), _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
 
     def _features(self, z: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """A copy of z, checked for its shape."""

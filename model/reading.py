@@ -3,7 +3,7 @@
     phi = [(y - mu) / sqrt(var + 1e-4); action; near; place and its confidence; 1]        (1)
     action: (a - mean) / sqrt(var + 1e-4), its running mean and variance taken in first    (2)
 
-Where no gaze is given, action, near and place are zero. All but y is a constant to the gradient.
+Where no gaze is given, or one out of reach, action, near and place are zero. All but y is a constant to the gradient.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Reader:
 
     def told(self, z: Tensor, here: Look | None, there: Look | None, memory: PlaceMemory | None) -> Told:
         """What is known after ``z`` was seen at ``here`` and the eye has gone to ``there``. Changes nothing."""
-        if here is None or there is None:
+        if here is None or there is None or not (here.in_reach and there.in_reach):
             return Told(z.new_zeros(self._told), None, self.moments)
         parts: list[Tensor] = []
         aim, moments = None, self.moments

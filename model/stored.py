@@ -86,6 +86,7 @@ def take(learner: Learner) -> Snapshot:
         "rates": learner.rates,
         "steps": learner.steps,
         "cut_units": learner.cut_units,
+        "usual": {"level": learner.usual.level, "count": learner.usual.count},
         "optimiser_steps": learner.optimiser.steps,
         "rls_steps": 0 if learner.network.rls is None else learner.network.rls.steps,
         "action_count": moments.actions,
@@ -105,6 +106,7 @@ def put(learner: Learner, snapshot: Snapshot) -> None:
         like = learner.parameters.flat
         mean, variance = tensors["statistics/action/mean"], tensors["statistics/action/variance"]
         moments = ActionMoments(mean.to(like, copy=True), variance.to(like, copy=True), int(meta["action_count"]))
+        usual = float(meta["usual"]["level"]), int(meta["usual"]["count"])
         learner.set_rates(meta["rates"])
     except KeyError as missing:
         raise ModelError(f"the snapshot has no {missing}: it is from another version or damaged") from None
@@ -115,6 +117,7 @@ def put(learner: Learner, snapshot: Snapshot) -> None:
     learner.learning = bool(meta["learning"])
     learner.steps = int(meta["steps"])
     learner.cut_units = int(meta["cut_units"])
+    learner.usual.level, learner.usual.count = usual
     learner.optimiser.steps = int(meta["optimiser_steps"])
     if learner.network.rls is not None:
         learner.network.rls.steps = int(meta["rls_steps"])

@@ -178,19 +178,26 @@ def test_an_overflow_inside_the_step_is_refused_too() -> None:
     assert all(torch.equal(t.nan_to_num(7.0), shared(before)[n].nan_to_num(7.0)) for n, t in shared(after).items())
 
 
-def test_a_gaze_beyond_all_bounds_is_refused() -> None:
-    """Finite in the message, and not when it is squared."""
+def test_a_gaze_beyond_all_bounds_is_no_gaze() -> None:
+    """Finite in the message, and not when it is squared: the predictor is told what it is told without gaze."""
+    told: list[Any] = []
     learner = Learner(medium(), seed=0)
     walk(learner, 150)
+    learner.watch = lambda seen: told.append(seen.told)
     before = learner.snapshot()
-    outcome = learner.observe("a", np.ones(12), Look((0.5, 0.5), gaze_deg=(1e200, -1e300)))
-    assert (outcome.skipped, outcome.reason) == ("refused", "the prediction error is not finite")
+    rng = np.random.default_rng(4)
+    for place in ((1e200, -1e300), (1e200, 1e200), (61.0, 5.0), (-30.1, 5.0), (5.0, 34.1)):
+        outcome = learner.observe("a", rng.standard_normal(12), Look((0.5, 0.5), gaze_deg=place))
+        assert outcome.skipped is None
+    assert not torch.stack(told).any()
     after = learner.snapshot()
-    assert all(torch.equal(tensor, shared(before)[name]) for name, tensor in shared(after).items())
+    for name in ("mean", "variance"):
+        assert torch.equal(after.tensors[f"statistics/action/{name}"], before.tensors[f"statistics/action/{name}"])
     assert after.meta["action_count"] == before.meta["action_count"]
-    assert learner.observe("a", np.ones(12), Look((0.5, 0.5), gaze_deg=(1e200, 1e200))).skipped is None
-    assert learner.observe("a", -np.ones(12), Look((0.5, 0.5))).skipped == "refused"
-    assert learner.observe("a", np.ones(12), Look((0.5, 0.5))).skipped is None
+    for place in ((60.0, 34.0), (-30.0, -17.0)):  # the frame's size beyond the frame
+        learner.observe("a", rng.standard_normal(12), Look((0.5, 0.5), gaze_deg=place))
+    assert not told[-2].any()
+    assert told[-1].any()
 
 
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
