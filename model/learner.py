@@ -25,6 +25,7 @@ from model.optimiser import Adam, Optimiser, Sgd
 from model.parameters import GROUPS
 from model.rank import RankWindow
 from model.rfp import Sensitivities
+from model.rgc import way_to_orthogonal
 from model.snapshot import Snapshot
 from model.stream import StreamState
 from model.trivial import TRIVIAL_ERRORS, Guesses, Opponents, by_name
@@ -210,10 +211,8 @@ class Learner:
             and self.optimiser.steps % choices.retraction_every == 0
         ):
             part = self.parameters.split(delta)["V"]
-            v = self.network.weights["V"] + part
-            n, m = v.shape
-            squared = v @ (v.T @ v) if n > m else (v @ v.T) @ v
-            part.add_(v - squared / max(1.0, n / m), alpha=choices.retraction)
+            way, share = way_to_orthogonal(self.network.weights["V"] + part, choices.retraction)
+            part.add_(way, alpha=share)
         self.parameters.flat.add_(delta)
         return math.sqrt(energy(delta))
 

@@ -254,3 +254,18 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     found = torch.linalg.qr(tall)
     q: Tensor = found.Q * torch.sign(torch.diagonal(found.R))
     return q.T.contiguous() if rows <= columns else q * math.sqrt(rows / columns)
+
+
+def way_to_orthogonal(v: Tensor, most: float) -> tuple[Tensor, float]:
+    """(I - V V^T max(1, n/m)^-1) V, and the share of it, at most ``most``, that brings V (n x m) nearer to orthogonal.
+
+    A singular value s (of V over sqrt(n/m), where it is tall) becomes s (1 - share (s^2 - 1)). Past s^2 = 1 + 2/share
+    that is a larger one of the other sign, and V runs away; so of the largest no more than half is taken. It is
+    held under by the largest sum of a row of V V^T, which near orthogonality is about 1.
+    """
+    n, m = v.shape
+    scale = max(1.0, n / m)
+    gram = v.T @ v if n > m else v @ v.T
+    squared = v @ gram if n > m else gram @ v
+    largest = float(gram.abs().sum(dim=1).amax()) / scale
+    return v - squared / scale, min(most, 0.5 / max(largest - 1.0, 0.5))
