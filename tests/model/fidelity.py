@@ -235,6 +235,9 @@ def _wrong_recurrence(config: ModelConfig, calls: Any) -> set[str]:
     (before, a, drives), after = calls.calls["advance"]
     if _off(after.values, torch.einsum("bkl,blf->bkf", a, before.values) + drives):
         off.add("advance")
+    (advanced, _), (kept, _) = calls.calls["cut"]
+    if _off(kept.values, advanced.values):
+        off.add("cut")
     (sensitivities, back), found = calls.calls["gradient"]
     truth = torch.einsum("bk,bkf->bf", _by_block(config, back), sensitivities.values)
     named = {name: (found[name].reshape(len(truth), -1), truth[:, place]) for name, place in calls.columns.items()}
