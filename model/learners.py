@@ -47,10 +47,10 @@ LEARNERS: dict[str, Kind] = {
     "narrow-one-step": Kind("default", _NARROW_ONE_STEP, "n = 60, V at 1e-3, credit for the last step alone"),
     "modular-4": Kind("default", {"gates": "modular", "block": 4}, "the default, gates reading blocks of 4"),
     "dense": Kind("default", {"gates": "dense"}, "the default, gates reading all units: credit is approximate"),
-    "tight": Kind("default", _TIGHT, "the default, V drawn back a hundred times as fast, beta and theta at half the rate"),
+    "tight": Kind("default", _TIGHT, "the default, V kept near orthonormal, beta and theta at half the rate"),
     "long": Kind("long", {}, "the preset for long dependencies"),
     "long-one-step": Kind("long", _ONE_STEP, "long, credit for the last step alone"),
-    "long-tight": Kind("long", _TIGHT, "long, V drawn back a hundred times as fast, beta and theta at half the rate"),
+    "long-tight": Kind("long", _TIGHT, "long, V kept near orthonormal"),
     "long-frozen": Kind("long", _FROZEN, "long, its circuit never learned"),
     "paper": Kind("paper", {}, "the paper's own recipe"),
 }

@@ -10,7 +10,7 @@ from service.journal import Alarm, Journal
 
 KINDS = {
     "data_lost": "A client reported fixations gone that the worker had acked, or nobody has them any more.",
-    "refused": "A step was left out: something in it was no finite number (the state is reset), or too strong to be believed.",
+    "refused": "A step was left out: something in it was no finite number (the state is reset), or far too strong.",
     "quarantined": "An entry of the journal ended the process three times; it was skipped.",
     "command_failed": "A command could not be carried out when its turn came.",
     "checkpoint_bad": "A checkpoint is damaged or of another configuration; the one before it is used.",

@@ -342,7 +342,7 @@ def test_what_it_says_of_itself(preset: str, choices: dict[str, Any]) -> None:
 
 
 def test_v_stays_near_orthonormal() -> None:
-    learner = Learner(medium(units=12, learning={"rates": {"input": 1e-2}}), seed=0)
+    learner = Learner(medium(units=12, learning={"rates": {"input": 1e-2}, "retraction": 0.1}), seed=0)
     free = Learner(medium(units=12, learning={"rates": {"input": 1e-2}, "retraction": 0.0}), seed=0)
     off = []
     for each in (learner, free):

@@ -222,7 +222,8 @@ def test_the_papers_own_sequences() -> None:
     life = lived(paper, 5, [("a", "next")] * 250, gate_scale=0.3)
     hold(life)
     assert [len(losses) for _, losses in life.due] == [99, 99]
-    only_last = ModelConfig.parse({**paper.model_dump(), "learning": paper.learning.model_dump() | {"losses": "sequence"}})
+    learning = paper.learning.model_dump() | {"losses": "sequence"}
+    only_last = ModelConfig.parse({**paper.model_dump(), "learning": learning})
     life = lived(only_last, 5, [("a", "next")] * 250, gate_scale=0.3)
     hold(life)
     assert [losses for _, losses in life.due] == [[99], [99]]
