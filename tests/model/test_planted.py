@@ -146,9 +146,7 @@ def test_equation_four_reads_both_components(monkeypatch: pytest.MonkeyPatch, na
     assert set(parameters) == set(MOVES[name])
 
 
-@pytest.mark.parametrize(
-    ("name", "k"), [(n, k) for n in CIRCUITS for k in (0, 1) if (n, k) != ("time-decay", 1)]
-)
+@pytest.mark.parametrize(("name", "k"), [(n, k) for n in CIRCUITS for k in (0, 1) if (n, k) != ("time-decay", 1)])
 def test_the_step_itself(monkeypatch: pytest.MonkeyPatch, name: str, k: int) -> None:
     config = small(**CIRCUITS[name])
 

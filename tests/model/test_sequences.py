@@ -103,9 +103,7 @@ class Life:
             z = np.full_like(z, np.nan)
         elif event == "far" and self.learner.usual.count >= 20:
             z = 1e6 * (1.0 + np.abs(z))
-        outcome = self.learner.observe(
-            stream, z, fidelity.gaze(rng), start=event == "start", marked=stream == "b"
-        )
+        outcome = self.learner.observe(stream, z, fidelity.gaze(rng), start=event == "start", marked=stream == "b")
         self.seen[outcome.skipped or ("start" if outcome.position == 0 else "next")] += 1
         if event == "nan":  # what the broken sequence had not applied is lost with it
             assert outcome.skipped == "refused"
