@@ -23,6 +23,7 @@ AT_LEAST = 100
 """Fewer rows give no interval."""
 _SEED = 0
 _FEWEST_BLOCKS = 4
+_FEWEST_GIVEN = 10
 
 
 class Interval(NamedTuple):
@@ -56,6 +57,22 @@ def resampled_means(rows: Tensor) -> Tensor:
     return blocks[starts.reshape(-1)].view(RESAMPLES, draws, -1).mean(dim=1)
 
 
+def block_interval(blocks: Tensor, statistic: Callable[[Tensor], Tensor]) -> Interval:
+    """``statistic`` of the mean of ``blocks`` (B x k: one row of sums or means for each), with its interval.
+
+    As :func:`interval`, but the blocks are given, such as scenes, and drawn whole, B a resample; they are taken to be
+    independent. No value where there are fewer than ten.
+    """
+    blocks = blocks.to(torch.float64)
+    if blocks.shape[0] < _FEWEST_GIVEN:
+        return NOTHING
+    generator = torch.Generator().manual_seed(_SEED)
+    drawn = torch.randint(0, blocks.shape[0], (RESAMPLES, blocks.shape[0]), generator=generator)
+    weights = torch.zeros(RESAMPLES, blocks.shape[0], dtype=torch.float64)
+    weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return _told(statistic(blocks.mean(dim=0, keepdim=True)), statistic(weights @ blocks / blocks.shape[0]))
+
+
 def interval(rows: Tensor, statistic: Callable[[Tensor], Tensor]) -> Interval:
     """``statistic`` of the mean of ``rows`` (n x k), with its interval.
 
@@ -65,8 +82,11 @@ def interval(rows: Tensor, statistic: Callable[[Tensor], Tensor]) -> Interval:
     rows = rows.to(torch.float64)
     if rows.shape[0] < AT_LEAST:
         return NOTHING
-    value = statistic(rows.mean(dim=0, keepdim=True))
-    spread = statistic(resampled_means(rows))
+    return _told(statistic(rows.mean(dim=0, keepdim=True)), statistic(resampled_means(rows)))
+
+
+def _told(value: Tensor, spread: Tensor) -> Interval:
+    """From the statistic of the whole (1) and of each resample."""
     spread = spread[torch.isfinite(spread)]
     if not bool(torch.isfinite(value).all()) or spread.numel() == 0:
         return NOTHING

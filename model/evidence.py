@@ -30,8 +30,10 @@ from model.twin import TwinStep
 
 COLUMNS = ("mean", "base", "circuit", "twin", "prediction", "untrained", "now", "embedding", "ceiling")
 """Errors of a row: of the running mean, then of each readout."""
-_MOST_FEATURES = 256
-_MOST_STATE = 512
+MOST_FEATURES = 256
+"""Numbers of z that a row holds at most ..."""
+MOST_STATE = 512
+"""... and of s, and of p."""
 _BASE = ("one", "z", "z_before", "mean", "told")
 
 
@@ -64,9 +66,9 @@ class Evidence:
     def __init__(self, learner: Learner) -> None:
         config = learner.config
         self._network = learner.network
-        self._z = Projection(config.features, _MOST_FEATURES)
-        self._s = Projection(config.components * config.units, _MOST_STATE)
-        self._y = Projection(config.embedding_size, _MOST_STATE)
+        self._z = Projection(config.features, MOST_FEATURES)
+        self._s = Projection(config.components * config.units, MOST_STATE)
+        self._y = Projection(config.embedding_size, MOST_STATE)
         even = "U" not in learner.parameters.learned and config.embedding_size == config.components * config.units
         self._told = learner.network.reader.size - config.embedding_size - 1
         self._with_embedding = not even

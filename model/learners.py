@@ -31,15 +31,19 @@ _TIGHT = {"learning": {"retraction": 0.1, "rates": {"retention": 1e-3}}}
 _NARROW = {"units": 60, "embedding_size": 120, "learning": {"rates": {"input": 1e-3}}}
 _NARROW_ONE_STEP = {**_NARROW, "learning": {"rates": {"input": 1e-3}, "credit": "one-step"}}
 
+_MEMORYLESS = {"spans": (0.0, 0.0), "rotation": 0.0, "learning": {"rates": {"gates": None, "retention": None}}}
+_STILL = {"predictor": {"place_memory": "still"}}
+
+NO_GAZE: dict[str, Any] = {"action": "none", "near": False, "place_memory": "off"}
+"""Choices of the predictor where the world has no gaze: inputs that would always be zero."""
+_PLAIN = {"predictor": NO_GAZE}
+_ACTION = {"predictor": {"near": False, "place_memory": "off"}}
+
 LEARNERS: dict[str, Kind] = {
     "default": Kind("default", {}, "the default preset"),
     "one-step": Kind("default", _ONE_STEP, "the default, credit for the last step alone"),
     "frozen": Kind("default", _FROZEN, "the default, its circuit never learned"),
-    "memoryless": Kind(
-        "default",
-        {"spans": (0.0, 0.0), "rotation": 0.0, "learning": {"rates": {"gates": None, "retention": None}}},
-        "the default, gates fixed so that nothing stays",
-    ),
+    "memoryless": Kind("default", _MEMORYLESS, "the default, gates fixed so that nothing stays"),
     "rotation-zero": Kind("default", {"rotation": 0.0}, "the default, rotation zero at the start"),
     "zero-start": Kind("default", {"rotation": 0.0, "spans": (0.0, 0.0)}, "the default, all zero at the start"),
     "mlp": Kind("default", {"predictor": {"kind": "mlp"}}, "the default with the paper's predictor"),
@@ -53,11 +57,22 @@ LEARNERS: dict[str, Kind] = {
     "long-tight": Kind("long", _TIGHT, "long, V kept near orthonormal"),
     "long-frozen": Kind("long", _FROZEN, "long, its circuit never learned"),
     "paper": Kind("paper", {}, "the paper's own recipe"),
+    "still": Kind("default", _STILL, "the default for still scenes: the place memory does not fade"),
+    "still-one-step": Kind("default", {**_STILL, **_ONE_STEP}, "still, credit for the last step alone"),
+    "still-frozen": Kind("default", {**_STILL, **_FROZEN}, "still, its circuit never learned"),
+    "still-memoryless": Kind("default", {**_STILL, **_MEMORYLESS}, "still, gates fixed so that nothing stays"),
+    "no-place": Kind("default", {"predictor": {"place_memory": "off"}}, "the default without the place memory"),
+    "action": Kind("default", _ACTION, "the default, told where the eye goes and nothing else of it"),
+    "action-memoryless": Kind("default", {**_ACTION, **_MEMORYLESS}, "action, gates fixed so that nothing stays"),
+    "plain": Kind("default", _PLAIN, "the default, told nothing of the gaze"),
+    "plain-one-step": Kind("default", {**_PLAIN, **_ONE_STEP}, "plain, credit for the last step alone"),
+    "plain-frozen": Kind("default", {**_PLAIN, **_FROZEN}, "plain, its circuit never learned"),
+    "plain-memoryless": Kind("default", {**_PLAIN, **_MEMORYLESS}, "plain, gates fixed so that nothing stays"),
 }
 """By the name that tables give them."""
 
-NO_GAZE: dict[str, Any] = {"action": "none", "near": False, "place_memory": "off"}
-"""Choices of the predictor where the world has no gaze: inputs that would always be zero."""
+WITHOUT_GAZE = tuple(name for name, kind in LEARNERS.items() if set(kind.choices.get("predictor", {})) <= {"kind"})
+"""Those that differ where the world has no gaze: the others differ only in what they are told of it."""
 
 
 def config_of(name: str, *, gaze: bool = True, retina: Literal["own"] | dict[str, Any] = "own") -> ModelConfig:

@@ -83,6 +83,16 @@ def measure(rows: Tensor) -> Skill:
     return Skill(skill, interval(rows, lambda means: _against(means, four)), COLUMNS[best], own)
 
 
+def against_ar1(means: Tensor) -> Tensor:
+    """skill_ar1 of R mean rows."""
+    return _against(means, [COLUMNS.index(name) for name in _AR1])
+
+
+def against_all(means: Tensor) -> Tensor:
+    """skill of R mean rows of marked sequences: carry_scene is among the opponents."""
+    return _against(means, [COLUMNS.index(name) for name in (*_AR1, _SCENE)])
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from model import worlds
 from model.experiments import PlantedRun
-from model.learners import LEARNERS, config_of
+from model.learners import LEARNERS, WITHOUT_GAZE, config_of
 from model.worlds import make_world
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
@@ -22,7 +22,7 @@ from service.experiment_rows import Column, KeptRows, Row, digest
 NAME = "world"
 KEY = ("learner", "back", "fixations", "shuffled", "seed", "config", "calibration")
 _DEFAULT_AND_CONTROLS = ("default", "one-step", "frozen")
-_ALL = tuple(LEARNERS)
+_ALL = WITHOUT_GAZE
 _LONG = (*_DEFAULT_AND_CONTROLS, "tight", "long", "long-one-step", "long-frozen", "long-tight")
 PLAN: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (1, 12_000, (*_DEFAULT_AND_CONTROLS, "memoryless")),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clients.patches import NoPatch, cut
 from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
-from clients.video import Video
+from clients.video import Picture, Video
 from service.errors import CalibrationSourceError
 
 PATCHES = 2000
@@ -110,7 +110,7 @@ def _patch(frame: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[
     height, width = frame.shape[:2]
     size = FrameSize(FRAME_WIDTH_DEG, min(MAX_DEG, FRAME_WIDTH_DEG * height / width))
     x, y = generator.uniform(0.0, 1.0, 2).tolist()
-    return _cut_or_none(frame, x, y, size)
+    return cut_or_none(frame, x, y, size)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def scanpath_over(scanpath: Path, videos: Sequence[Path], *, seed: int, count: i
             for index in own[np.argsort(when_ns[own], kind="stable")].tolist():
                 frame = video.nearest(int(when_ns[index]))
                 if frame is not None:
-                    patch = _cut_or_none(frame.bgr, float(path.x[index]), float(path.y[index]), path.frame)
+                    patch = cut_or_none(frame.bgr, float(path.x[index]), float(path.y[index]), path.frame)
                     if patch is not None:
                         patches[index] = patch
     kept = sorted(patches)
@@ -179,7 +179,49 @@ def _length_ns(file: Path) -> int:
         return max(frame.time_ns for frame in video.frames()) + video.period_ns
 
 
-def _cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -> NDArray[np.uint8] | None:
+def frames_at(file: Path, shares: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+    """The frame (BGR uint8) of ``file`` at each of ``shares`` (0 to 1, ascending) of its length; a picture has one.
+
+    Raises SourceError where ``file`` can't be read.
+    """
+    if file.suffix.lower() in PICTURES:
+        frame = Picture(file).nearest(0)
+        yield from [frame.bgr] * len(shares) if frame is not None else []
+        return
+    length = _length_ns(file)
+    with Video(file) as video:
+        for share in shares:
+            frame = video.nearest(int(share * (length - video.period_ns)))
+            if frame is not None:
+                yield frame.bgr
+
+
+def stretches(scanpath: Path, length: int, count: int) -> tuple[list[NDArray[np.float64]], FrameSize]:
+    """Gaze (``length`` x 2, fractions of the frame) of ``count`` stretches of fixations that follow one another in one
+    run of the tables at ``scanpath``; and the frame.
+
+    Fixations off the frame are passed over. Where the runs hold fewer, they are gone through again, as often as needed,
+    each time from a little further on, so that no two stretches are the same. Raises SourceError where a file can't be
+    read, :class:`CalibrationSourceError` where there are too few fixations for any number of passes.
+    """
+    path = read_scanpath(scanpath)
+    gaze = np.stack([path.x, path.y], axis=1)
+    on = ((gaze >= 0.0) & (gaze <= 1.0)).all(axis=1)
+    runs = [gaze[on & (path.run == run)] for run in np.unique(path.run)]
+    for passes in range(1, length + 1):
+        found = [
+            run[first : first + length]
+            for number in range(passes)
+            for run in runs
+            for first in range(number * length // passes, len(run) - length + 1, length)
+        ]
+        if len(found) >= count:
+            return found[:count], path.frame
+    raise CalibrationSourceError(f"{scanpath} holds no {count} stretches of {length} fixations: name a longer scanpath")
+
+
+def cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -> NDArray[np.uint8] | None:
+    """A patch (50, 50, 3) RGB as the clients cut it; None where there is none: off the frame, or black."""
     try:
         return cut(frame, x, y, size).rgb
     except NoPatch:
