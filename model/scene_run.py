@@ -7,9 +7,13 @@ Of its last half (scenes that were never learned from before):
     curve         (E late / E early) / (E0 late / E0 early), late: positions 41 to 99, early: 1 to 5        (1)
     returns       1 - E / E(carry_ar1) of fixations that return after 15 or more (model/returns.py)         (2)
 
-E0 in (1) is the error of the network as it began, nothing of it learned, the predictor included: the paper's epoch 0.
-Its gates are zero, so what it makes of z is a fixed map, and its error that of the running mean under it. Intervals
-(95 %) are by bootstrap over scenes; of a difference of two learners both are drawn alike. Scenes of one file are not
+E0 in (1) is that of an untrained circuit on the same fixations: one that never learned, told nothing of the gaze, whose
+predictor learned as the learner's did. ``curve_start`` is the same with the network as it began, the predictor
+included: the paper's epoch 0. Its gates are zero, so what it makes of z is a fixed map, and its error that of
+the running mean under it. What a predictor makes of z_t alone differs by chance between the few early positions and the
+late ones; in ``curve`` that cancels out, in ``curve_start`` it does not.
+
+Intervals (95 %) are by bootstrap over scenes; of two learners both are drawn alike. Scenes of one file are not
 independent pictures: the intervals can't show how another set of files would come out.
 """
 
@@ -169,7 +173,7 @@ def scene_sums(
     return sums.index_add_(0, number[whole], rows)
 
 
-def _curve(means: Tensor) -> Tensor:
+def _curve_start(means: Tensor) -> Tensor:
     """Equation (1): late over early errors; how many fixations each is of cancels out."""
     return (means[:, _LATE] / means[:, _EARLY]) / (means[:, _LATE_0] / means[:, _EARLY_0])
 
@@ -182,7 +186,7 @@ def _returns(means: Tensor) -> Tensor:
 MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
     "skill_ar1": skill.against_ar1,
     "skill": skill.against_all,
-    "curve": _curve,
+    "curve_start": _curve_start,
     "returns": _returns,
 }
 """Statistics of mean rows of :data:`COLUMNS`, by the name a row has them under."""
@@ -191,6 +195,13 @@ MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
 def measure(sums: Tensor) -> dict[str, float | None]:
     """Each of :data:`MEASURES` over ``sums`` with its ends, ``_low`` and ``_high``."""
     return _row({name: block_interval(sums, statistic) for name, statistic in MEASURES.items()})
+
+
+def curve(sums: Tensor, untrained: Tensor) -> dict[str, float | None]:
+    """Equation (1) with its ends, ``untrained`` the sums of an untrained circuit on the same scenes."""
+    swapped = sums.clone()
+    swapped[:, [_EARLY_0, _LATE_0]] = untrained[:, [_EARLY, _LATE]]
+    return _row({"curve": block_interval(swapped, _curve_start)})
 
 
 def differences(sums: Tensor, others: Tensor) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model.action import Look
 from model.learners import LEARNERS, config_of
-from model.scene_run import SceneStream, differences, run_scenes
+from model.scene_run import SceneStream, curve, differences, run_scenes
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
 from service.experiment_rows import Column, KeptRows, Row, digest
@@ -37,6 +37,8 @@ TOLD = (
     "no-place", "action", "action-memoryless",
     "plain", "plain-one-step", "plain-memoryless", "plain-frozen", "plain-shuffled",
 )  # fmt: skip
+UNTRAINED = "plain-frozen"
+"""Whose error by position the others' are held against."""
 PAIRS = (
     ("still", "default"),
     ("still", "still-memoryless"),
@@ -58,6 +60,7 @@ COLUMNS = (
     Column("41-99 / 1-5", "curve"),
     Column("from", "curve_low"),
     Column("to", "curve_high"),
+    Column("(of the start)", "curve_start"),
     Column("returns", "returns"),
     Column("from", "returns_low"),
     Column("to", "returns_high"),
@@ -184,6 +187,9 @@ class _Runs:
         with tqdm(total=len(stream.scene), desc=said, unit="fixation", disable=self._quiet, leave=False) as bar:
             done = run_scenes(config, stream, seed=one.seed, written_at=written_at, progress=bar.update)
         row = {**self._key(one), "files": self._scenes.files, "judged": self._scenes.count >= JUDGED_FROM, **done.told}
+        if one.control != "shuffled":
+            untrained = done.sums if one.name == UNTRAINED else self._sums(_wanted(UNTRAINED, one.seed))
+            row |= curve(done.sums, untrained)
         self._folder.mkdir(parents=True, exist_ok=True)
         np.save(self._path(one), done.sums.numpy(), allow_pickle=False)
         self._kept.add(row)

@@ -3,8 +3,9 @@
 A crop has the shape of the frame the gaze was recorded in and is taken to fill it, so the gaze is the same fraction of
 the crop as it was of the frame. Every file gives as many crops as any other, at moments spread evenly over its length,
 0.4 to 1 times as wide as fits, at random places; of 20 of these the one that least overlaps those already taken of the
-same file is taken, whatever their moments. Crops of one file still show one place or one film: scenes are not
-as many independent pictures. Their order is random.
+same file is taken, whatever their moments, and one that is blank (in more than two of ten parts, each of a patch's
+size, brightness hardly differs: an empty sky) only where all are. Crops of one file still show one place or one film:
+scenes are not as many independent pictures. Their order is random.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,17 @@ from tqdm import tqdm
 from service.errors import CalibrationSourceError
 from service.offline import Seen, cut_or_none, frames_at, stretches
 
+_Pixel = TypeVar("_Pixel", np.uint8, np.float64)
+
 LENGTH = 100
 """Fixations of a scene."""
 SCALES = (0.4, 1.0)
 """Widths of crops, of the widest that fits: the least and the most."""
 _TRIED = 20
+_BLANK_PARTS = 2
+"""A crop with more blank parts (of ten) is blank."""
+_BLANK_BELOW = 10.0
+"""Standard deviation of brightness in a blank part."""
 
 
 class Crop(NamedTuple):
@@ -43,7 +50,7 @@ class Crop(NamedTuple):
         both = max(across, 0.0) * max(down, 0.0)
         return both / (self.width * self.height + other.width * other.height - both)
 
-    def of(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def of(self, frame: NDArray[_Pixel]) -> NDArray[_Pixel]:
         """The part itself, to whole pixels."""
         height, width = frame.shape[:2]
         left, top = round(self.left * width), round(self.top * height)
@@ -116,4 +123,13 @@ def _crop(frame: NDArray[np.uint8], shape: float, taken: Sequence[Crop], random:
         across = widest * float(random.uniform(*SCALES))
         down = across * width / (shape * height)
         tried.append(Crop(float(random.uniform(0, 1 - across)), float(random.uniform(0, 1 - down)), across, down))
-    return min(tried, key=lambda crop: max((crop.overlap(other) for other in taken), default=0.0))
+    grey = frame.mean(axis=2)
+    overlaps = [max((crop.overlap(other) for other in taken), default=0.0) for crop in tried]
+    blanks = [blank_parts(crop.of(grey)) for crop in tried]
+    return tried[min(range(_TRIED), key=lambda one: (max(blanks[one] - _BLANK_PARTS, 0), overlaps[one]))]
+
+
+def blank_parts(grey: NDArray[np.float64]) -> int:
+    """How many of ten parts (5 across, 2 down) of ``grey`` (0 to 255) hardly differ within."""
+    parts = [part for half in np.array_split(grey, 2, axis=0) for part in np.array_split(half, 5, axis=1)]
+    return sum(float(part.std()) < _BLANK_BELOW for part in parts)

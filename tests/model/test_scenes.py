@@ -12,7 +12,7 @@ from model.bootstrap import NOTHING, block_interval
 from model.config import ModelConfig
 from model.learner import Learner
 from model.returns import returns
-from model.scene_run import COLUMNS, SceneStream, differences, measure, run_scenes, scene_sums
+from model.scene_run import COLUMNS, SceneStream, curve, differences, measure, run_scenes, scene_sums
 
 SMALL = ModelConfig.preset(
     "default", retina={"features": 8}, units=8, embedding_size=16, predictor={"place_memory": "still"}
@@ -73,7 +73,11 @@ def test_sums_of_scenes_and_what_they_say() -> None:
     found = measure(sums)
     assert found["skill_ar1"] == pytest.approx(1.0 - 2.0 / 3.0)
     assert found["skill"] == pytest.approx(1.0 - 2.0 / 2.55)
-    assert found["curve"] == pytest.approx((0.4 / 0.9) / (1.9 / 2.0))
+    assert found["curve_start"] == pytest.approx((0.4 / 0.9) / (1.9 / 2.0))
+    untrained = sums.clone()
+    untrained[:, COLUMNS.index("early")], untrained[:, COLUMNS.index("late")] = 0.8, 0.7
+    assert curve(sums, untrained)["curve"] == pytest.approx((0.4 / 0.9) / (0.7 / 0.8))
+    assert curve(sums, sums)["curve"] == 1.0
     assert found["returns"] == pytest.approx(0.6)
     assert found["skill_low"] == pytest.approx(found["skill_high"]), "all scenes are alike"
 
@@ -102,14 +106,14 @@ def made_stream(scenes: int, length: int = 40) -> SceneStream:
 
 
 def test_the_place_memory_is_worth_something_where_places_are_what_was_seen_there() -> None:
-    stream = made_stream(40)
+    stream = made_stream(26)
     told, sums = run_scenes(SMALL, stream, seed=0)
-    assert sums.shape[0] == 20, "the last half is judged"
+    assert sums.shape[0] == 13, "the last half is judged"
     assert told["skill"] > 0.15
     assert told["skill_low"] > 0.05
     assert told["returned"] > 0
     assert told["returns"] > 0.3
-    assert told["probe"] > told["probe_features"] + 0.1
+    assert told["probe"] > told["probe_features"] + 0.05
     assert told["retrieval"] > told["retrieval_trivial"]
     assert 0.3 < told["rank_ratio"] < 1.5
     wrong, wrong_sums = run_scenes(SMALL, stream, seed=0, written_at=stream.displaced(0))
@@ -145,8 +149,8 @@ def test_the_untrained_network_is_one_that_learns_nothing(monkeypatch: pytest.Mo
             self.set_learning(False)
 
     monkeypatch.setattr(scene_run, "Learner", Unlearning)
-    told, sums = run_scenes(SMALL, made_stream(24, length=60), seed=0)
+    told, sums = run_scenes(SMALL, made_stream(20, length=45), seed=0)
     named = dict(zip(COLUMNS, sums.T, strict=True))
     torch.testing.assert_close(named["early"], named["early_untrained"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(named["late"], named["late_untrained"], rtol=1e-4, atol=1e-5)
-    assert told["curve"] == pytest.approx(1.0, abs=1e-4)
+    assert told["curve_start"] == pytest.approx(1.0, abs=1e-4)
