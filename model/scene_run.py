@@ -117,15 +117,12 @@ def run_scenes(
     watch.close()
     offset = torch.from_numpy(stream.features) - known
     began = (offset @ untrained.T).square().mean(dim=1) * 0.5
-    gaze = np.array([look.degrees for look in stream.looks])
-    last = slice(judged, None)
-    sums = scene_sums(
-        errors[last], began[last], stream.scene[last], positions[last], returns(gaze, stream.scene)[last]
-    )  # fmt: skip
+    back, last = returns(np.array([look.degrees for look in stream.looks]), stream.scene), slice(judged, None)
+    sums = scene_sums(errors[last], began[last], stream.scene[last], positions[last], back[last])
     told = {
         **measure(sums),
         **watch.told(),
-        "returned": int(returns(gaze, stream.scene)[last].sum()),
+        "returned": int(back[last].sum()),
         "largest_state": largest,
         "skipped": skipped,
         "ms_per_fixation": 1000.0 * (steps_s - watch.took_s) / max(total, 1),

@@ -44,6 +44,8 @@ PAIRS = (
     ("still", "still-memoryless"),
     ("still", "still-one-step"),
     ("still", "still-frozen"),
+    ("still", "still-wrong-places"),
+    ("still-wrong-places", "no-place"),
     ("plain", "plain-memoryless"),
     ("plain", "plain-one-step"),
     ("plain", "plain-frozen"),
