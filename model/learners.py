@@ -60,6 +60,9 @@ LEARNERS: dict[str, Kind] = {
     "still": Kind("default", _STILL, "the default for still scenes: the place memory does not fade"),
     "still-one-step": Kind("default", {**_STILL, **_ONE_STEP}, "still, credit for the last step alone"),
     "still-frozen": Kind("default", {**_STILL, **_FROZEN}, "still, its circuit never learned"),
+    "still-tight": Kind(
+        "default", {**_STILL, **_TIGHT}, "still, V kept near orthonormal, beta and theta at half the rate"
+    ),
     "still-memoryless": Kind("default", {**_STILL, **_MEMORYLESS}, "still, gates fixed so that nothing stays"),
     "no-place": Kind("default", {"predictor": {"place_memory": "off"}}, "the default without the place memory"),
     "action": Kind("default", _ACTION, "the default, told where the eye goes and nothing else of it"),

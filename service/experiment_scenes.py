@@ -34,7 +34,7 @@ CONTROLS = {
 """Learners on a stream that is not as it was: which, and what is wrong with it."""
 TOLD = (
     "still", "default", "still-memoryless", "still-one-step", "still-frozen", "still-wrong-places", "still-shuffled",
-    "no-place", "action", "action-memoryless",
+    "still-tight", "no-place", "action", "action-memoryless",
     "plain", "plain-one-step", "plain-memoryless", "plain-frozen", "plain-shuffled",
 )  # fmt: skip
 UNTRAINED = "plain-frozen"
