@@ -10,6 +10,7 @@ import torch
 
 from model.fidelity import BLOCK, STEPS, FidelityWindow, compare
 from model.rfp import Propagation
+from tests.model.adversarial import ordinary
 from tests.model.diagnosed import Diagnosed, M, begun, looks, noise, small, turning
 
 STILL = {"gates": 0.0, "retention": 0.0, "input": 0.0}
@@ -162,3 +163,27 @@ def test_compare() -> None:
     assert compare(torch.zeros(2), torch.ones(2)) == (0.0, 1.0)
     assert compare(torch.ones(2), torch.tensor([float("nan"), 1.0])) == (0.0, None)
     assert compare(torch.ones(2), torch.full((2,), 1e300, dtype=torch.float64)) == pytest.approx((1.0, 1.0))
+
+
+def dense(rate: float | None) -> Diagnosed:
+    rates = {} if rate is None else {"learning": {"rates": {"gates": rate}}}
+    return begun(small(gates="dense", units=32, embedding_size=64, **rates))
+
+
+def test_dense_gates_that_learn_too_fast_are_warned_of_and_at_their_own_rate_are_not() -> None:
+    """1e-3 is too fast for them within 2,000 fixations; 3e-5, which they have unless another is given, is not."""
+    usual, warned = ordinary(2000, M), 0
+    fast, slow = dense(1e-3), dense(None)
+    assert slow.learner.rates["gates"] == 3e-5
+    for t, (z, look) in enumerate(usual, start=1):
+        fast.feed(z, look=look)
+        if t % 250 == 0 and [w.kind for w in fast.diagnostics.warnings("a") if w.kind.startswith("gradient_")]:
+            warned = t
+            break
+    assert 0 < warned <= 2000
+    for z, look in usual[: max(warned, 700)]:
+        slow.feed(z, look=look)
+    assert not [w for w in slow.diagnostics.warnings("a") if w.kind.startswith("gradient_")]
+    told = slow.diagnostics.gradient("a")
+    assert told["live"]["cosine"] > 0.95
+    assert not told["rfp_exact"]

@@ -220,8 +220,9 @@ def test_the_papers_own_sequences() -> None:
     life = lived(paper, 5, [("a", "next")] * 250, gate_scale=0.3)
     hold(life)
     assert [len(losses) for _, losses in life.due] == [99, 99]
-    learning = paper.learning.model_dump() | {"losses": "sequence"}
-    only_last = ModelConfig.parse({**paper.model_dump(), "learning": learning})
+    only_last = ModelConfig.parse(
+        {**paper.model_dump(), "learning": paper.learning.model_dump() | {"losses": "sequence"}}
+    )
     life = lived(only_last, 5, [("a", "next")] * 250, gate_scale=0.3)
     hold(life)
     assert [losses for _, losses in life.due] == [[99], [99]]

@@ -20,8 +20,7 @@ def test_the_default_is_bounded_and_learns_as_if_nothing_had_been() -> None:
     calm = live(Learner(config, seed=0), disturbed(usual, every=EVERY, until=0, length=LENGTH))
     learner = Learner(config, seed=0)
     bounds = Bounds(learner)
-    # The last trouble is of the kind before last, 900 fixations before the judged ones begin.
-    until = ORDINARY - JUDGED - EVERY
+    until = ORDINARY - JUDGED - 4 * EVERY
     shaken = live(learner, disturbed(usual, every=EVERY, until=until, length=LENGTH))
     assert until // EVERY > 6 * len(TROUBLES)
     assert bounds.found_broken() == []
