@@ -26,8 +26,8 @@ EASY = settings(
 
 
 def test_what_would_ruin_a_learner_leaves_it_as_it_was() -> None:
-    """5,000 fixations, 1,400 of them of every kind of trouble; then the same fixations as an undisturbed one."""
-    usual, length, judged = ordinary(3_600, diagnosed.M), 100, 1_000
+    """5,000 fixations, 700 of them of every kind of trouble; then the same fixations as an undisturbed one."""
+    usual, length, judged = ordinary(4_300, diagnosed.M), 50, 1_000
     calm = live(Learner(diagnosed.small(), seed=0), disturbed(usual, every=150, until=0, length=length))
     learner = Learner(diagnosed.small(), seed=0)
     bounds = Bounds(learner)
@@ -36,8 +36,8 @@ def test_what_would_ruin_a_learner_leaves_it_as_it_was() -> None:
     assert learner.steps + sum(shaken.skipped.values()) == 5_000
     assert shaken.cut_units == learner.cut_units == 0
     # Constant frames but the first, and of the far, the strong, the flash, the not finite every one.
-    assert shaken.skipped["repeat"] - calm.skipped.get("repeat", 0) >= 99
-    assert shaken.skipped["refused"] == 5 * 100 + 50 + 1 + 34 + 34 + 100
+    assert shaken.skipped["repeat"] - calm.skipped.get("repeat", 0) >= 49
+    assert shaken.skipped["refused"] == 5 * 50 + 25 + 1 + 17 + 17 + 50
     undisturbed, found = calm.skill(judged).skill, shaken.skill(judged).skill
     assert undisturbed.low is not None
     assert undisturbed.high is not None
@@ -148,21 +148,26 @@ def test_a_cut_starts_its_own_unit_anew_and_touches_no_other() -> None:
 RATES = [{"input": 0.1}, {"input": 1.0}, {"input": 1.0, "gates": 1.0, "retention": 1.0}]
 
 
+@pytest.mark.parametrize("retraction", [0.001, 0.1])
 @pytest.mark.parametrize("rates", RATES, ids=str)
-def test_no_rate_lets_v_run_away(rates: dict[str, float]) -> None:
-    """Between two returns towards orthonormal Adam moves an entry by at most 20 rate / sqrt(.1)."""
-    learner = Learner(diagnosed.small(learning={"rates": rates}), seed=0)
+def test_no_rate_lets_v_run_away(rates: dict[str, float], retraction: float) -> None:
+    """Between two returns Adam moves an entry by at most 20 rate / sqrt(.1), and a return takes from the largest
+    singular value all its share of s^2 - 1, or at least a half over sqrt(m) of it: the row sum's slack.
+    """
+    learner = Learner(diagnosed.small(learning={"rates": rates, "retraction": retraction}), seed=0)
     bounds = Bounds(learner)
     usual = ordinary(400, diagnosed.M)
     lived = live(learner, disturbed(usual, every=1, until=0, length=0))
     assert bounds.found_broken() == []
     assert "refused" not in lived.skipped
     away = 20.0 * rates["input"] * 0.1**-0.5 * diagnosed.M
-    assert float(torch.linalg.matrix_norm(learner.network.weights["V"], 2)) <= 2.0 * (1.0 + away)
+    most = max((1.0 + 0.5 / retraction) ** 0.5, 2.0 * diagnosed.M**0.5 * away) + away
+    ran = torch.linalg.svdvals(learner.network.weights["V"])
+    assert float(ran[0]) <= most
     learner.set_rates(dict.fromkeys(rates, 0.0))
     live(learner, disturbed(usual, every=1, until=0, length=0))
     singular = torch.linalg.svdvals(learner.network.weights["V"])
-    assert float((singular - 1.0).abs().max()) < 0.15
+    assert float((singular - 1.0).abs().max()) < (0.15 if retraction == 0.1 else float((ran - 1.0).abs().max()))
 
 
 @pytest.mark.parametrize(("n", "m"), [(6, 6), (4, 7), (12, 6)])
