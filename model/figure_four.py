@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from model import reference
 from model.config import ModelConfig
-from model.learner import Learner, Watched
+from model.learner import Learner
 from model.learners import NO_GAZE
+from model.through_time import ThroughTime
 from model.worlds import PlantedWorld
 
 SEQUENCE = 12
@@ -48,12 +47,12 @@ def run(
     """A row: ``error_1`` to ``error_11``, and ``from_k``: the mean from position k on over that before it."""
     learner = Learner(config, seed=seed)
     learner.set_learning(method != "untrained")
-    through_time = _ThroughTime(learner) if method == "bptt" else None
+    through_time = ThroughTime(learner) if method == "bptt" else None
     z, starts = torch.from_numpy(world.features), world.walk.start
     rows = np.full((len(world), 3), np.nan)
     for at in range(len(world)):
         if starts[at] and through_time is not None:
-            through_time.replace_gradient()
+            _replace_gradient(learner, through_time)
         outcome = learner.observe(_STREAM, z[at], start=bool(starts[at]))
         if outcome.prediction_error is not None:
             rows[at] = outcome.position, outcome.prediction_error, outcome.trivial["carry_mean"]
@@ -73,44 +72,9 @@ def run(
     return {**{f"error_{position}": error for position, error in errors.items()}, "from_k": ratio}
 
 
-class _ThroughTime:
-    """Puts the gradient of back-propagation through time in the place of the one carried forward."""
-
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self._window: list[tuple[Watched, Tensor | None]] = []
-        learner.watch = self._watch
-
-    def _watch(self, seen: Watched) -> None:
-        """Keeps each step with the predictor of that step."""
-        if seen.position == 0:
-            self._window = []
-        rls = self._learner.network.rls
-        self._window.append((seen, None if rls is None else rls.weights.to(seen.z, copy=True)))
-
-    def replace_gradient(self) -> None:
-        """Before the next sequence begins, where the sum of the last one's gradients is applied."""
-        own = self._learner.own.get(_STREAM)
-        if own is None or own.pending is None:
-            return
-        with torch.enable_grad():
-            found = self._gradient()
-        self._learner.own[_STREAM] = replace(own, pending=self._learner.parameters.gather(found))
-
-    def _gradient(self) -> dict[str, Tensor]:
-        learner = self._learner
-        learned = learner.parameters.learned
-        weights = {name: weight.clone() for name, weight in learner.network.weights.items()}
-        leaves = {name: weights[name].requires_grad_() for name in learned}
-        state = learner.blank().state
-        total = torch.zeros((), dtype=state.dtype)
-        for seen, predictor in self._window:
-            if seen.gradient is not None:
-                used = weights if predictor is None else {**weights, "P": predictor}
-                total = total + sum(reference.loss(learner.config, used, state, seen))
-            state = reference.step(learner.config, weights, state, seen.z)
-        parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        return {
-            name: torch.zeros_like(leaf) if part is None else part
-            for (name, leaf), part in zip(leaves.items(), parts, strict=True)
-        }
+def _replace_gradient(learner: Learner, through_time: ThroughTime) -> None:
+    """Before the next sequence begins, where the sum of the last one's gradients is applied."""
+    own = learner.own.get(_STREAM)
+    if own is not None and own.pending is not None:
+        found = through_time.in_place_of_forward(own.pending, [_STREAM])
+        learner.own[_STREAM] = replace(own, pending=found)

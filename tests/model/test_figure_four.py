@@ -8,6 +8,7 @@ import pytest
 from model import figure_four
 from model.config import ModelConfig
 from model.learners import NO_GAZE
+from model.through_time import ThroughTime
 from model.worlds import PlantedWorld, walk
 
 FEATURES, UNITS = 8, 10
@@ -48,8 +49,8 @@ def test_forward_propagation_and_bptt_learn_the_same() -> None:
 def test_the_gradient_is_truly_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"rates": {"gates": 1e-2, "retention": 1e-2, "input": 1e-2}}
     right = figure_four.run(small("sequence", **rates), "bptt", world(240), seed=0)
-    real = figure_four._ThroughTime._gradient
-    monkeypatch.setattr(figure_four._ThroughTime, "_gradient", lambda self: {n: -g for n, g in real(self).items()})
+    real = ThroughTime.gradient
+    monkeypatch.setattr(ThroughTime, "gradient", lambda self, streams: {n: -g for n, g in real(self, streams).items()})
     wrong = figure_four.run(small("sequence", **rates), "bptt", world(240), seed=0)
     assert np.abs(errors(right) - errors(wrong)).max() > 1e-3
 
