@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "api": ("service.api.main", "the half that answers over HTTP"),
     "stream": ("clients.main", "gaze and video to fixation patches to the worker"),
     "demo": ("service.demo", "serve, and a simulated observer of a sample video"),
+    "learn": ("service.learn_cli", "offline: recordings or a journal, in epochs, with a part held out"),
     "experiment": ("service.experiment_cli", "the truth about learning, as numbers"),
     "keys": ("service.access_cli", "CURVE keys"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),

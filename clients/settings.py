@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
@@ -120,13 +120,21 @@ def load(kind: type[Settings], argv: list[str], prog: str, about: str) -> Settin
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"By environment: {', '.join(f'{v} for --{k}' for k, v in ENVIRONMENT.items())}; a flag goes first.",
     )
-    fields = kind.model_fields
-    for name in sorted(fields, key=lambda name: name in StreamSettings.model_fields):
-        _add(parser, name, fields[name])
+    add_flags(parser, kind, sorted(kind.model_fields, key=lambda name: name in StreamSettings.model_fields))
     flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    merged = _environment(os.environ) | flags
+    return build(kind, flags, _environment(os.environ), prog)
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[StreamSettings], names: Iterable[str]) -> None:
+    """The flags (or positions) of the fields ``names`` of ``kind``; what is not given is None."""
+    for name in names:
+        _add(parser, name, kind.model_fields[name])
+
+
+def build(kind: type[Settings], flags: Mapping[str, Any], environment: Mapping[str, str], prog: str) -> Settings:
+    """Settings from what was given. Raises :class:`OptionError` with one line: which, and what is wrong with it."""
     try:
-        return kind(**merged)
+        return kind(**(dict(environment) | dict(flags)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "options"

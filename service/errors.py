@@ -38,6 +38,13 @@ class ExperimentRefused(ServiceError):
     exit_code = 2
 
 
+class LearnRefused(ServiceError):
+    """What was seen can't be learned offline as asked. Fatal; the message names the way out."""
+
+    code = "learn_refused"
+    exit_code = 2
+
+
 class AccessRefused(ServiceError):
     """An address may not be opened without keys or tokens. Fatal; make them or bind to loopback."""
 

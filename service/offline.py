@@ -1,4 +1,4 @@
-"""Patches from files, without a wire: to calibrate on, and a recorded scanpath over other video to measure with.
+"""Patches from files, without a wire: to calibrate on, recordings to learn from, a scanpath over other video.
 
 The one file of the service that may read the sources of clients/.
 """
@@ -6,7 +6,9 @@ The one file of the service that may read the sources of clients/.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.opened import open_recording
 from clients.patches import NoPatch, cut
+from clients.settings import RecordingSettings, add_flags, build
 from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
 from clients.video import Picture, Video
-from service.errors import CalibrationSourceError
+from service.errors import CalibrationSourceError, LearnRefused
 
 PATCHES = 2000
 FRAMES_PER_FILE = 200
@@ -226,3 +230,72 @@ def cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -
         return cut(frame, x, y, size).rgb
     except NoPatch:
         return None
+
+
+GAZE = {".csv", ".tsv", ".txt", ".mat"}
+RECORDING_OPTIONS = (
+    "px_per_degree",
+    "screen_mm",
+    "distance_mm",
+    "columns",
+    "time_unit",
+    "gaze_unit",
+    "gaze_frame",
+    "origin",
+    "video_start",
+    "detector",
+    "min_confidence",
+)
+"""How a recording is read: options of ``rjepa stream recording``, here for every recording alike."""
+
+
+def add_recording_options(parser: ArgumentParser) -> None:
+    """:data:`RECORDING_OPTIONS` as flags."""
+    add_flags(parser, RecordingSettings, RECORDING_OPTIONS)
+
+
+def recorded(video: Path, gaze: Path, options: Mapping[str, object]) -> tuple[Seen, Counter[str]]:
+    """What the eye saw in one recording, as ``rjepa stream recording`` would send it; and what was dropped, by reason.
+
+    ``options``: values of :data:`RECORDING_OPTIONS`, None for what is not said. Raises ClientError where the recording
+    or an option can't be used, :class:`LearnRefused` where no fixation shows anything.
+    """
+    given = {name: value for name, value in options.items() if name in RECORDING_OPTIONS and value is not None}
+    settings = build(RecordingSettings, {**given, "video": video, "gaze": gaze}, {}, "rjepa learn")
+    patches: list[NDArray[np.uint8]] = []
+    places: list[tuple[float, float]] = []
+    dropped: Counter[str] = Counter()
+    with open_recording(settings) as opened:
+        for fixation, frame in opened.fixations():
+            if frame is None:
+                dropped["no_frame"] += 1
+                continue
+            try:
+                patches.append(cut(frame.bgr, fixation.x, fixation.y, opened.size).rgb)
+            except NoPatch as none:
+                dropped[none.reason] += 1
+                continue
+            places.append((fixation.x, fixation.y))
+        size = opened.size
+    if not patches:
+        said = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "no fixation was found"
+        raise LearnRefused(f"{gaze} over {video}: nothing was seen ({said}); are the units and --px-per-degree right?")
+    return Seen(np.stack(patches), np.array(places), (size.width_deg, size.height_deg)), dropped
+
+
+def recordings_in(folder: Path) -> list[tuple[Path, Path]]:
+    """(video, gaze) of every recording in ``folder``, by name: a gaze file beside the video or picture of its name.
+
+    Raises :class:`LearnRefused` where there is none.
+    """
+    if not folder.is_dir():
+        raise LearnRefused(f"--recordings {folder}: no such folder; name one, or a pair with --video and --gaze")
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    shown = {file.stem: file for file in files if file.suffix.lower() in PICTURES | VIDEOS}
+    pairs = [(shown[file.stem], file) for file in files if file.suffix.lower() in GAZE and file.stem in shown]
+    if not pairs:
+        raise LearnRefused(
+            f"--recordings {folder}: no gaze file ({' '.join(sorted(GAZE))}) with a video or picture of the same name "
+            "beside it; name the pairs with --video and --gaze"
+        )
+    return pairs
