@@ -169,11 +169,12 @@ class Examiner(SpatialLearner):
         self.load(_as(snapshot, self._served, self.config))
         self.set_learning(False)
         self.rank = RankWindow(self.config.embedding_size, self._like)
+        usual = self.usual.level, self.usual.count
         for sequence in sequences:
-            outcomes = [
-                self.observe(sequence.stream, z, look, start=t == 0, marked=True)
-                for t, (z, look) in enumerate(zip(sequence.z, sequence.looks, strict=True))
-            ]
+            outcomes = []
+            for t, (z, look) in enumerate(zip(sequence.z, sequence.looks, strict=True)):
+                outcomes.append(self.observe(sequence.stream, z, look, start=t == 0, marked=True))
+                self.usual.level, self.usual.count = usual
             self.forget(sequence.stream)
             yield outcomes
 

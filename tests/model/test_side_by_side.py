@@ -191,13 +191,16 @@ def test_examining_changes_nothing_and_depends_on_no_order(kind: str) -> None:
     left = {name: tensor for name, tensor in state_of(examiner).items() if "/rank/" not in name}
     assert all(torch.equal(tensor, snapshot.tensors[name]) for name, tensor in left.items())
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(made.learner).items())
+    told = examiner.snapshot().meta
+    moved = {key for key, value in told.items() if value != snapshot.meta[key]}
+    assert moved <= {"config", "learning", "rank_count"}
     again = list(examiner.examine(snapshot, held[::-1]))[::-1]
     for one, other in zip(once, again, strict=True):
         assert [found.prediction_error for found in one] == [found.prediction_error for found in other]
         assert [found.trivial for found in one] == [found.trivial for found in other]
-    told = [found for found in once[0] if found.prediction_error is not None]
-    assert len(told) == LENGTH - 1
-    assert all(value is not None for found in told for value in found.trivial.values())
+    predicted = [found for found in once[0] if found.prediction_error is not None]
+    assert len(predicted) == LENGTH - 1
+    assert all(value is not None for found in predicted for value in found.trivial.values())
 
 
 def test_bptt_carries_nothing_forward() -> None:
