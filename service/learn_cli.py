@@ -35,15 +35,15 @@ from service.settings import WEIGHTS_HELP
 INTERRUPTED = 130
 _BY = (Column("epoch", "epoch"),)
 _COLUMNS = (
-    Column("train error", "train_error", 4),
-    Column("held-out error", "held_out_error", 4),
+    Column("train error", "train_error", 6),
+    Column("held-out error", "held_out_error", 6),
     Column("best trivial", "best_trivial"),
-    Column("its error", "best_trivial_error", 4),
+    Column("its error", "best_trivial_error", 6),
     Column("skill", "skill"),
     Column("from", "skill_low"),
     Column("to", "skill_high"),
-    Column("early", "early", 4),
-    Column("late", "late", 4),
+    Column("early", "early", 6),
+    Column("late", "late", 6),
     Column("rank", "rank", 1),
 )
 _ABOUT = """\
@@ -182,7 +182,7 @@ class _Bar:
                 self._bar = self._new(work.epoch + 1, 0)
             return
         if work.error is not None:
-            self._bar.set_postfix_str(f"error {work.error:.4f}", refresh=False)
+            self._bar.set_postfix_str(f"error {work.error:.4g}", refresh=False)
         self._bar.update(work.sequences)
 
 
