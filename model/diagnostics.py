@@ -24,6 +24,7 @@ from model.errors import ModelError
 from model.evidence import COLUMNS as EVIDENCE
 from model.evidence import Evidence, Scored
 from model.fidelity import Fidelity, FidelityWindow, Kept
+from model.frozen_rank import Rank
 from model.learner import Learner, Outcome, Watched
 from model.place_memory import COLUMNS, ROWS
 from model.rfp import is_exact
@@ -177,7 +178,7 @@ class Diagnostics:
             "window": max(0, min(windows.errors.held, windows.errors.count - 500)),
             "count": windows.errors.count,
             "skipped": dict(windows.skipped),
-            "learning": found.learning,
+            "learning": found.learning and not self._about_rank(windows, rank, pending),
             "skill": found.skill.told(),
             "skill_ar1": found.skill_ar1.value,
             "skill_ar1_interval": found.skill_ar1.told(),
@@ -208,6 +209,9 @@ class Diagnostics:
             "cut_units": reach.cut_units,
             "place_memory": self._places(stream),
         }
+
+    def _about_rank(self, windows: Windows, rank: Rank, pending: Tensor) -> list[Warned]:
+        return about_rank(rank, windows.probe_lost(pending), *windows.skills_of_halves())
 
     def _places(self, stream: str | None) -> dict[str, Any] | None:
         """Which cells of the frame are known, how well (0 to 1), row by row from the top; None without the memory."""
@@ -259,13 +263,11 @@ class Diagnostics:
         """
         windows = self._chosen(stream)
         skill = windows.skill()
-        older, newer = windows.skills_of_halves()
-        rank, lost = windows.rank(self._frozen), windows.probe_lost(self._pending(stream))
         _, kept = self._kept(stream)
         live, credit = self._live_and_credit(kept, [fidelity.backward(self._learner, each) for each in kept])
         return [
-            *about_skill(skill, older, newer),
-            *about_rank(rank, lost, older, newer),
+            *about_skill(skill, *windows.skills_of_halves()),
+            *self._about_rank(windows, windows.rank(self._frozen), self._pending(stream)),
             *about_gradient(live, credit, exact=is_exact(self._learner.config)),
         ]
 

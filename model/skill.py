@@ -7,8 +7,8 @@
 The opponents carry the circuit's own memory (model/trivial.py), so a memory that merely carries its past
 into the target earns nothing: on pure noise ordinary skill came to +0.37, and this to about -0.01.
 
-"Learning" means that the lower end of the skill's interval is above 0. Over the last 5,000 fixations, all but
-the first 500 while there are fewer.
+"Learning" means that the lower end of the skill's interval is above 0 (and that no alarm of rank stands, see
+model/warned.py). Over the last 5,000 fixations, all but the first 500 while there are fewer.
 
 What it can't show: how much of what there is to learn was learned (see the probe's ceiling); whether the
 circuit learned anything or the predictor alone did (see learned skill); own skill, alone, shows nothing at

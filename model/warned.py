@@ -9,6 +9,9 @@
     gradient_doubtful  live cosine under 0.9, and credit's too, where recurrent forward propagation is an approximation
     gradient_lost      live cosine under 0.5, and credit's too
 
+The word "learning" is said while the lower end of the skill's interval is above 0 and no alarm of rank stands: skill is
+told in the learner's own embedding, and an embedding that has shrunk to what is easily predicted has skill in it.
+
 All but gradient_doubtful are alarms. None of them can tell a stream with nothing to learn from a learner that did
 not: the probe's ceiling can.
 """

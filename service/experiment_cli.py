@@ -16,7 +16,14 @@ import platformdirs
 import torch
 
 from model.weights import parse_weights
-from service import experiment_fidelity, experiment_learning, experiment_scenes, experiment_streams, experiment_world
+from service import (
+    experiment_collapse,
+    experiment_fidelity,
+    experiment_learning,
+    experiment_scenes,
+    experiment_streams,
+    experiment_world,
+)
 from service.experiment_features import KeptFeatures
 from service.experiment_rows import Column, KeptRows, Row, as_markdown, as_text, table
 from service.settings import WEIGHTS_HELP
@@ -43,6 +50,7 @@ EXPERIMENTS: dict[str, tuple[Experiment, str]] = {
     "world": (cast(Experiment, experiment_world), "planted worlds with a known optimum: what is found of it"),
     "fidelity": (cast(Experiment, experiment_fidelity), "forward propagation against back-propagation through time"),
     "learning": (cast(Experiment, experiment_learning), "the paper's Figure 4: error by position, beside BPTT"),
+    "collapse": (cast(Experiment, experiment_collapse), "settings that learn nothing, and what a lab is told of them"),
     "streams": (cast(Experiment, experiment_streams), "a real scanpath over other video, by every measure"),
     "scenes": (cast(Experiment, experiment_scenes), "still scenes under a real scanpath: what memory is worth"),
 }

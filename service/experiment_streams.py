@@ -1,23 +1,20 @@
-"""``rjepa experiment streams``: a real scanpath over other video, by every measure that can't be flattered."""
+"""``rjepa experiment streams``: scanpaths, the demo and planted worlds, by every measure that can't be flattered."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.action import Look
 from model.learners import LEARNERS, config_of
 from model.stream_run import run_stream
-from service.errors import ExperimentRefused
+from service import experiment_sources
 from service.experiment_features import KeptFeatures
 from service.experiment_rows import Column, KeptRows, Row, digest
-from service.offline import Seen, scanpath_over
+from service.experiment_sources import Source, known_learners, sources, told_features
 
 NAME = "streams"
 KEY = ("stream", "learner", "gaze", "fixations", "shuffled", "seed", "config", "features")
@@ -35,14 +32,19 @@ COLUMNS = (
     Column("skill", "skill", each=True),
     Column("from", "skill_low"),
     Column("to", "skill_high"),
+    Column("against AR(1)", "skill_ar1"),
+    Column("own skill", "own_skill"),
     Column("learned skill", "learned_skill"),
     Column("from", "learned_skill_low"),
+    Column("to", "learned_skill_high"),
+    Column("rank", "effective_rank", 1),
     Column("rank/frozen", "rank_ratio", 2),
     Column("probe p", "probe"),
     Column("probe z", "probe_features"),
     Column("ceiling", "probe_ceiling"),
     Column("retrieval p", "retrieval"),
     Column("copy-last", "retrieval_trivial"),
+    Column("balance", "balance", 2),
     Column("largest state", "largest_state_ever", 1),
     Column("live cosine", "live_cosine", 4),
     Column("ms a fixation", "ms_per_fixation", 2),
@@ -61,61 +63,47 @@ class Wanted(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What ``streams`` alone is told."""
-    parser.add_argument("--scanpath", type=Path, metavar="PATH", help="studyforrest tables of events: a file or folder")
-    parser.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="each one's stream, by its name")
-    parser.add_argument(
-        "--shots", type=Path, nargs="+", metavar="FILE", help="one more: shots of these, cut to each other"
-    )
+    experiment_sources.add_options(parser)
     parser.add_argument("--learners", nargs="+", metavar="NAME", help=f"which of {', '.join(LEARNERS)}")
     parser.add_argument("--no-gaze", action="store_true", help="nothing is told of where the eye goes")
     parser.add_argument("--shuffled", action="store_true", help="the same fixations in random order: nothing to find")
+    parser.add_argument(
+        "--lean", action="store_true", help="skill, rank and state alone; a later run without it fills in the rest"
+    )
 
 
 def run(arguments: argparse.Namespace, features: KeptFeatures, kept: KeptRows) -> Iterator[Row]:
     """Each row as it is finished, or found finished. Raises ModelError, SourceError, :class:`ExperimentRefused`."""
-    streams = _streams(arguments)
-    for name, videos in streams.items():
-        seen = scanpath_over(arguments.scanpath, videos, seed=arguments.retina_seed, count=arguments.fixations)
-        for learner in arguments.learners or LEARNERS_TOLD:
+    plan = [(name, arguments.shuffled) for name in known_learners(arguments.learners, LEARNERS_TOLD)]
+    if arguments.learners is None and not arguments.shuffled:
+        plan.append(("default", True))
+    for source in sources(arguments):
+        for learner, shuffled in plan:
             for seed in arguments.seeds:
-                one = Wanted(name, learner, not arguments.no_gaze, arguments.shuffled, seed)
-                yield _row(one, seen, features, kept, quiet=arguments.quiet)
+                one = Wanted(source.name, learner, source.gaze and not arguments.no_gaze, shuffled, seed)
+                yield _row(one, source, features, kept, lean=arguments.lean, quiet=arguments.quiet)
 
 
-def _streams(arguments: argparse.Namespace) -> dict[str, Sequence[Path]]:
-    unknown = sorted(set(arguments.learners or ()) - set(LEARNERS))
-    if unknown:
-        raise ExperimentRefused(f"no learner {unknown[0]!r}; there are {', '.join(LEARNERS)}")
-    if arguments.scanpath is None or not (arguments.video or arguments.shots):
-        raise ExperimentRefused("streams needs --scanpath PATH and --video FILE or --shots FILE FILE ...")
-    found: dict[str, Sequence[Path]] = {file.stem: [file] for file in arguments.video or ()}
-    if arguments.shots:
-        found["shots"] = arguments.shots
-    return found
-
-
-def _row(one: Wanted, seen: Seen, features: KeptFeatures, kept: KeptRows, *, quiet: bool) -> Row:
+def _row(one: Wanted, source: Source, features: KeptFeatures, kept: KeptRows, *, lean: bool, quiet: bool) -> Row:
     config = config_of(one.learner, gaze=one.gaze)
-    z = features.features(config.retina, seen.patches)
+    z = source.features(features, config.retina, one.seed)
     key: Row = {
         **one._asdict(),
         "fixations": len(z),
         "config": digest(config.model_dump(mode="json")),
-        "features": digest([features.calibration(config.retina).digest, len(z), float(z.sum(dtype=np.float64))]),
+        "features": told_features(features, config.retina, z),
     }
     found = kept.find(key)
-    if found is None:
+    if found is None or (found.get("lean", False) and not lean):
         order = np.arange(len(z))
         if one.shuffled:
             order = np.random.default_rng(one.seed).permutation(len(z))
-        looks = _looks(seen, order) if one.gaze else [None] * len(z)
+        looks = source.looks(len(z)) if one.gaze else [None] * len(z)
         said = f"{one.stream} {one.learner} seed {one.seed}{' shuffled' if one.shuffled else ''}"
         with tqdm(total=len(z), desc=said, unit="fixation", disable=quiet, leave=False) as bar:
-            told = run_stream(config, z[order], looks, seed=one.seed, progress=bar.update)
+            told = run_stream(
+                config, z[order], [looks[at] for at in order], seed=one.seed, lean=lean, progress=bar.update
+            )
         found = {**key, "judged": len(z) >= JUDGED_FROM, **told}
         kept.add(found)
     return found
-
-
-def _looks(seen: Seen, order: NDArray[np.intp]) -> list[Look | None]:
-    return [Look((float(x), float(y)), frame_deg=seen.frame_deg) for x, y in seen.gaze[order]]

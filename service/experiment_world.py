@@ -18,6 +18,7 @@ from model.worlds import make_world
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
 from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_sources import known_learners
 
 NAME = "world"
 KEY = ("learner", "back", "fixations", "shuffled", "seed", "config", "calibration")
@@ -67,9 +68,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def wanted(arguments: argparse.Namespace) -> list[Wanted]:
     """The runs that are asked for, in the order of the table. Raises :class:`ExperimentRefused`."""
-    unknown = sorted(set(arguments.learners or ()) - set(LEARNERS))
-    if unknown:
-        raise ExperimentRefused(f"no learner {unknown[0]!r}; there are {', '.join(LEARNERS)}")
     backs = arguments.back or sorted({back for back, _, _ in PLAN})
     plan = [entry for entry in PLAN if entry[0] in backs and arguments.fixations in (None, entry[1])]
     planned = {back for back, _, _ in plan}
@@ -78,7 +76,7 @@ def wanted(arguments: argparse.Namespace) -> list[Wanted]:
     return [
         Wanted(back, fixations, learner, arguments.shuffled, seed)
         for back, fixations, learners in plan
-        for learner in (arguments.learners or learners)
+        for learner in known_learners(arguments.learners, learners)
         for seed in arguments.seeds
     ]
 

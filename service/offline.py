@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from clients.opened import open_recording
 from clients.patches import NoPatch, cut
+from clients.sample import sample_video
 from clients.settings import RecordingSettings, add_flags, build
+from clients.simulated import Observer
 from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
 from clients.video import Picture, Video
@@ -133,30 +135,63 @@ SHOT_S = (3.0, 12.0)
 """How long a shot lasts, at least and at most."""
 
 
-def scanpath_over(scanpath: Path, videos: Sequence[Path], *, seed: int, count: int | None = None) -> Seen:
-    """The first ``count`` fixations (all) of the tables at ``scanpath``, over other video than was watched.
+def scanpath_over(
+    scanpath: Path, videos: Sequence[Path], *, seed: int, first: int = 0, count: int | None = None
+) -> Seen:
+    """``count`` fixations (one time through) of the tables at ``scanpath`` from ``first`` on, over other video.
 
-    One video runs on and begins again at its end; of several, shots of 3 to 12 s follow one another, each of a random
-    video from a random moment. The video fills the frame that the gaze was recorded in. Fixations that show nothing
-    (off the frame, black) are left out. Raises SourceError where a file can't be read.
+    The scanpath begins again at its end, as one video does; of several, shots of 3 to 12 s follow one another, each of
+    a random video from a random moment. The video fills the frame that the gaze was recorded in. Fixations that show
+    nothing (off the frame, black) are left out. Raises SourceError where a file can't be read.
     """
     path = read_scanpath(scanpath)
-    chosen, when_ns = _shots(path.onset_ns + path.duration_ns // 2, videos, seed)
+    times, index = divmod(np.arange(first, first + (len(path) if count is None else count)), len(path))
+    middle_ns = path.onset_ns + path.duration_ns // 2
+    length_ns = int(path.onset_ns[-1] + path.duration_ns[-1])
+    chosen, when_ns = _shots(middle_ns[index] + times * length_ns, videos, seed)
     patches: dict[int, NDArray[np.uint8]] = {}
     for number, file in enumerate(videos):
-        own = np.flatnonzero(chosen[:count] == number)
+        own = np.flatnonzero(chosen == number)
         with Video(file) as video:
-            for index in own[np.argsort(when_ns[own], kind="stable")].tolist():
-                frame = video.nearest(int(when_ns[index]))
+            for at in own[np.argsort(when_ns[own], kind="stable")].tolist():
+                frame = video.nearest(int(when_ns[at]))
                 if frame is not None:
-                    patch = cut_or_none(frame.bgr, float(path.x[index]), float(path.y[index]), path.frame)
+                    patch = cut_or_none(frame.bgr, float(path.x[index[at]]), float(path.y[index[at]]), path.frame)
                     if patch is not None:
-                        patches[index] = patch
+                        patches[at] = patch
     kept = sorted(patches)
     if not kept:
         raise CalibrationSourceError(f"{scanpath} over {', '.join(map(str, videos))}: no fixation shows anything")
-    gaze = np.stack([path.x[kept], path.y[kept]], axis=1)
-    return Seen(np.stack([patches[index] for index in kept]), gaze, (path.frame.width_deg, path.frame.height_deg))
+    gaze = np.stack([path.x[index[kept]], path.y[index[kept]]], axis=1)
+    return Seen(np.stack([patches[at] for at in kept]), gaze, (path.frame.width_deg, path.frame.height_deg))
+
+
+def demo_video() -> Path:
+    """The video of ``rjepa demo``. Raises ClientError where it is not installed."""
+    return sample_video()
+
+
+def observed(video: Path, count: int, *, seed: int) -> Seen:
+    """``count`` fixations of the simulated observer of ``seed`` over ``video``, again and again, as the demo has them.
+
+    A frame is taken to be 30 degrees wide. Raises SourceError where the video can't be read or shows nothing.
+    """
+    patches: list[NDArray[np.uint8]] = []
+    gaze: list[tuple[float, float]] = []
+    with Video(video) as frames:
+        size = FrameSize(FRAME_WIDTH_DEG, FRAME_WIDTH_DEG * frames.height_px / frames.width_px)
+        in_vain = 0
+        for fixation, frame in Observer(frames, size, seed).look(0, None, loop=True):
+            if len(patches) == count:
+                break
+            patch = cut_or_none(frame.bgr, fixation.x, fixation.y, size)
+            in_vain = in_vain + 1 if patch is None else 0
+            if in_vain > PATCHES:
+                raise CalibrationSourceError(f"{video}: the observer finds nothing to see in it")
+            if patch is not None:
+                patches.append(patch)
+                gaze.append((fixation.x, fixation.y))
+    return Seen(np.stack(patches), np.array(gaze), (size.width_deg, size.height_deg))
 
 
 def _shots(
