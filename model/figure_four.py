@@ -6,18 +6,20 @@ of the run, divided by that of carry-mean at the same position (V, which is lear
 
     untrained       the network as it began: flat, at 1
     online          weights change at every step
-    rfp, bptt       weights change once a sequence, with the sum of its gradients: by forward propagation, or by
-                    back-propagation through time over the whole sequence. The predictor learns at every step in both.
+    bptt, rfp       weights change once a sequence, with the sum of its gradients: by back-propagation through time
+                    over the whole sequence, or by forward propagation. The predictor learns at every step in both.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.config import ModelConfig
 from model.learner import Learner
@@ -26,7 +28,8 @@ from model.through_time import ThroughTime
 from model.worlds import PlantedWorld
 
 SEQUENCE = 12
-METHODS = ("untrained", "online", "rfp", "bptt")
+METHODS = ("bptt", "rfp", "online", "untrained")
+"""The first is what the others are told beside."""
 _STREAM = "figure"
 
 
@@ -44,9 +47,12 @@ def run(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """A row: ``error_1`` to ``error_11``, and ``from_k``: the mean from position k on over that before it."""
+    """A row: ``error_1`` to ``error_11``; ``from_k``: the mean from position k on over that before it; ``error``: the
+    mean of all, not divided by anything, and ``took_s``.
+    """
     learner = Learner(config, seed=seed)
     learner.set_learning(method != "untrained")
+    begun = time.perf_counter()
     through_time = ThroughTime(learner) if method == "bptt" else None
     z, starts = torch.from_numpy(world.features), world.walk.start
     rows = np.full((len(world), 3), np.nan)
@@ -59,17 +65,33 @@ def run(
         if progress is not None and at % 100 == 99:
             progress(100)
     last = rows[-(len(rows) // 4) :]
-    errors = {}
-    for position in range(1, SEQUENCE):
-        here = last[last[:, 0] == position]
-        errors[position] = float(here[:, 1].mean() / here[:, 2].mean()) if len(here) else None
-    back = world.walk.back
-    after = last[last[:, 0] >= back]
-    before = last[(last[:, 0] < back) & (last[:, 0] > 0)]
-    ratio = None
-    if len(after) and len(before):
-        ratio = float((after[:, 1].mean() / after[:, 2].mean()) / (before[:, 1].mean() / before[:, 2].mean()))
-    return {**{f"error_{position}": error for position, error in errors.items()}, "from_k": ratio}
+    back, position = world.walk.back, last[:, 0]
+    before, after = _relative(last[(position > 0) & (position < back)]), _relative(last[position >= back])
+    predicted = last[position > 0]
+    return {
+        **{f"error_{at}": _relative(last[position == at]) for at in range(1, SEQUENCE)},
+        "from_k": None if before is None or after is None else after / before,
+        "error": float(predicted[:, 1].mean()) if len(predicted) else None,
+        "took_s": time.perf_counter() - begun,
+    }
+
+
+def beside(row: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+    """``over_bptt``: the error of ``row`` over that of ``truth``; ``most_off``: the largest share by which the error
+    at one position is another than there.
+    """
+    pairs = [(row[name], truth[name]) for name in (f"error_{at}" for at in range(1, SEQUENCE))]
+    off = [abs(one / other - 1.0) for one, other in pairs if one is not None and other]
+    whole = row["error"] is not None and truth["error"]
+    return {
+        "over_bptt": row["error"] / truth["error"] if whole else None,
+        "most_off": max(off) if off else None,
+    }
+
+
+def _relative(rows: NDArray[np.float64]) -> float | None:
+    """The mean error of ``rows`` (position, error, carry-mean's error) over that of carry-mean."""
+    return float(rows[:, 1].mean() / rows[:, 2].mean()) if len(rows) else None
 
 
 def _replace_gradient(learner: Learner, through_time: ThroughTime) -> None:

@@ -93,6 +93,18 @@ def against_all(means: Tensor) -> Tensor:
     return _against(means, [COLUMNS.index(name) for name in (*_AR1, _SCENE)])
 
 
+def gain(rows: Tensor, others: Tensor) -> Interval:
+    """``skill_ar1`` of ``rows`` less that of ``others``: two learners on the same fixations (n x 9 each), paired.
+
+    Each is held against its own opponents, for these are told in its own embedding. A fixation that one of them has no
+    error of is left out.
+    """
+    four = [COLUMNS.index(name) for name in ("error", *_AR1)]
+    here = torch.isfinite(rows[:, four]).all(dim=1) & torch.isfinite(others[:, four]).all(dim=1)
+    both, width = torch.cat([rows[here], others[here]], dim=1), rows.shape[1]
+    return interval(both, lambda means: against_ar1(means[:, :width]) - against_ar1(means[:, width:]))
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 

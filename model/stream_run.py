@@ -83,7 +83,7 @@ def run_stream(
 def told_skill(found: Skill) -> Row:
     """Columns of a skill: its interval, the word, and beside whom."""
     return {
-        **_columns("skill", found.skill),
+        **columns("skill", found.skill),
         "learning": found.learning,
         "skill_ar1": found.skill_ar1.value,
         "opponent": found.opponent,
@@ -115,12 +115,13 @@ class _Measured:
         """The row."""
         told = self._diagnostics.representation(_STREAM)
         return {
-            **_columns("skill", Interval(**told["skill"])),
-            **_columns("learned_skill", Interval(**told["learned_skill"])),
+            **columns("skill", Interval(**told["skill"])),
+            **columns("learned_skill", Interval(**told["learned_skill"])),
             **{name: told[name] for name in TOLD},
             "live_cosine": self._diagnostics.gradient(_STREAM)["live"]["cosine"],
         }
 
 
-def _columns(name: str, interval: Interval) -> Row:
+def columns(name: str, interval: Interval) -> Row:
+    """Columns of an interval: ``name``, ``name_low``, ``name_high``."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

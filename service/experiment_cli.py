@@ -18,8 +18,10 @@ import torch
 from model.weights import parse_weights
 from service import (
     experiment_collapse,
+    experiment_endless,
     experiment_fidelity,
     experiment_learning,
+    experiment_participants,
     experiment_scenes,
     experiment_streams,
     experiment_world,
@@ -51,7 +53,12 @@ EXPERIMENTS: dict[str, tuple[Experiment, str]] = {
     "fidelity": (cast(Experiment, experiment_fidelity), "forward propagation against back-propagation through time"),
     "learning": (cast(Experiment, experiment_learning), "the paper's Figure 4: error by position, beside BPTT"),
     "collapse": (cast(Experiment, experiment_collapse), "settings that learn nothing, and what a lab is told of them"),
-    "streams": (cast(Experiment, experiment_streams), "a real scanpath over other video, by every measure"),
+    "streams": (cast(Experiment, experiment_streams), "real scanpaths, the demo and planted worlds, by every measure"),
+    "endless": (cast(Experiment, experiment_endless), "a hundred thousand fixations while the video changes"),
+    "participants": (
+        cast(Experiment, experiment_participants),
+        "two by turns who share weights, each beside itself alone",
+    ),
     "scenes": (cast(Experiment, experiment_scenes), "still scenes under a real scanpath: what memory is worth"),
 }
 

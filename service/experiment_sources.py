@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,12 @@ class Planted:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which streams."""
+    add_recorded(parser)
+    parser.add_argument("--planted", type=int, nargs="+", metavar="K", help="one more for each k: a planted world")
+
+
+def add_recorded(parser: argparse.ArgumentParser) -> None:
+    """Which streams with patches."""
 
     def option(name: str, **how: Any) -> None:
         parser.add_argument(name, **how)
@@ -94,31 +100,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--video", type=Path, nargs="+", metavar="FILE", help="each one's stream, by its name")
     option("--shots", type=Path, nargs="+", metavar="FILE", help="one more: shots of these, cut to each other")
     option("--demo", action="store_true", help="one more: the demo's simulated observer over its sample video")
-    option("--planted", type=int, nargs="+", metavar="K", help="one more for each k: a planted world")
+
+
+def watched(arguments: argparse.Namespace) -> list[tuple[str, Sequence[Path]]]:
+    """Each stream's name and what its scanpath is laid over. Raises :class:`ExperimentRefused`."""
+    if (arguments.video or arguments.shots) and arguments.scanpath is None:
+        raise ExperimentRefused("--video and --shots need --scanpath PATH: whose eye looks at them?")
+    found: list[tuple[str, Sequence[Path]]] = [(file.stem, [file]) for file in arguments.video or ()]
+    return [*found, ("shots", arguments.shots)] if arguments.shots else found
 
 
 def sources(arguments: argparse.Namespace) -> list[Source]:
     """The streams that are asked for, planted ones first. Raises :class:`ExperimentRefused`."""
     count, seed = arguments.fixations, arguments.retina_seed
     found: list[Source] = [Planted(back, count or FIXATIONS) for back in arguments.planted or ()]
-    if (arguments.video or arguments.shots) and arguments.scanpath is None:
-        raise ExperimentRefused("--video and --shots need --scanpath PATH: whose eye looks at them?")
-    watched: list[tuple[str, Sequence[Path]]] = [(file.stem, [file]) for file in arguments.video or ()]
-    watched += [("shots", arguments.shots)] if arguments.shots else []
-    for name, videos in watched:
-        found.append(Recorded(name, _over(arguments.scanpath, videos, seed, count)))
+    for name, videos in watched(arguments):
+        found.append(over(name, arguments.scanpath, videos, seed=seed, count=count))
     if arguments.demo:
-        found.append(Recorded("demo", lambda: observed(demo_video(), count or FIXATIONS, seed=seed)))
-    if not found:
-        raise ExperimentRefused(
-            f"{arguments.name} needs a stream: --scanpath PATH with --video FILE or --shots FILE FILE ..., --demo, "
-            "or --planted K"
-        )
-    return found
+        found.append(demo(count or FIXATIONS, seed=seed))
+    return found or no_stream(arguments.name, "--demo", "--planted K")
 
 
-def _over(scanpath: Path, videos: Sequence[Path], seed: int, count: int | None) -> Callable[[], Seen]:
-    return lambda: scanpath_over(scanpath, videos, seed=seed, count=count)
+def no_stream(experiment: str, *others: str) -> NoReturn:
+    """Raises :class:`ExperimentRefused`: nothing to look at was named."""
+    ways = ["--scanpath PATH and --video FILE or --shots FILE FILE ...", *others]
+    raise ExperimentRefused(f"{experiment} needs a stream: {', or '.join(ways)}")
+
+
+def over(
+    name: str, scanpath: Path, videos: Sequence[Path], *, seed: int, count: int | None, first: int = 0
+) -> Recorded:
+    """A scanpath over videos, as :func:`~service.offline.scanpath_over` has it."""
+    return Recorded(name, lambda: scanpath_over(scanpath, videos, seed=seed, first=first, count=count))
+
+
+def demo(count: int, *, seed: int) -> Recorded:
+    """The demo's observer over its sample video."""
+    return Recorded("demo", lambda: observed(demo_video(), count, seed=seed))
 
 
 def known_learners(names: Sequence[str] | None, otherwise: Sequence[str]) -> Sequence[str]:
