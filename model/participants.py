@@ -103,6 +103,5 @@ def _errors(
 
 
 def _predicted(errors: Tensor) -> Tensor:
-    """Those after the first 500 fixations that had a prediction."""
-    errors = errors[WARM:]
-    return errors[torch.isfinite(errors[:, 0])]
+    """Those that had a prediction, after the first 500 of them."""
+    return errors[torch.isfinite(errors[:, 0])][WARM:]
