@@ -62,7 +62,8 @@ def settings(*, gaze: bool) -> dict[str, Setting]:
         "slow W": Setting(_plain({**every, "gates": 1e-4}, distance="cosine"), True, "P 1e-3, the others 1e-4, cosine"),
         "decay": Setting(_plain(alike), True, "all, Adam 1e-3, mean square, decoupled weight decay 0.1", 0.1),
         "sgd": Setting(_plain(coarse, "sgd", distance="cosine"), True, "all, gradient descent 0.01, cosine"),
-        "raw": Setting(_plain(alike, retina=wide), True, "all, Adam 1e-3, features not whitened"),
+        "raw": Setting(_plain(coarse, "sgd", distance="cosine", retina=wide), True, "the same, features not whitened"),
+        "raw, Adam": Setting(_plain(alike, retina=wide), True, "all, Adam 1e-3, mean square, features not whitened"),
         "runaway": Setting(
             _plain({"predictor": 1e-4, "gates": 1e-2}, length=None), True, "P 1e-4, W 1e-2, one endless sequence"
         ),
@@ -163,11 +164,18 @@ def _pictures(diagnostics: Diagnostics, ledger: Ledger) -> dict[str, Any]:
     """Figure 3's: rank, spectrum and covariance, beside the frozen network's."""
     told, frozen = diagnostics.representation(_STREAM), ledger.frozen_embeddings()
     skill = told_skill(ledger.skill())
-    seen = frozen.shape[0] >= 2
+    spread = frozen_rank.picture(frozen_rank.covariance(frozen)) if frozen.shape[0] >= 2 else []
     return {
         **{name: value for name, value in skill.items() if name != "learning"},
         **{name: told[name] for name in ("effective_rank", "effective_rank_frozen", "rank_ratio", "probe")},
-        **{name: told[name] for name in ("probe_untrained", "spectrum", "covariance")},
-        "spectrum_frozen": frozen_rank.spectrum(frozen),
-        "covariance_frozen": frozen_rank.picture(frozen_rank.covariance(frozen)) if seen else [],
+        "probe_untrained": told["probe_untrained"],
+        "spectrum": _short(told["spectrum"]),
+        "spectrum_frozen": _short(frozen_rank.spectrum(frozen)),
+        "covariance": [_short(line) for line in told["covariance"]],
+        "covariance_frozen": [_short(line) for line in spread],
     }
+
+
+def _short(values: list[float]) -> list[float]:
+    """As many digits as a picture shows."""
+    return [float(f"{value:.3g}") for value in values]

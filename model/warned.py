@@ -2,7 +2,8 @@
 
     skill_negative     the upper end of the skill's interval is under 0: worse than guessing
     skill_fell         skill was there in the older half of the window and is under 0 in the newer
-    rank_low           rank under 0.8 of the frozen network's, and the probe under the untrained twin's
+    rank_low           rank under 0.8 of the frozen network's, and the probe under the untrained twin's; or rank
+                       under 0.6, and the probe not above the twin's: that slow context is why must then show
     rank_lost          rank under a quarter of the frozen network's, whatever the probe: slow context alone takes
                        no more than half
     rank_high          rank over 1.4 of the frozen network's while skill falls: chaos
@@ -35,7 +36,7 @@ KINDS = {
     "gradient_lost": "alarm",
 }
 """How serious each kind is."""
-_RANK_LOW, _RANK_LOST, _RANK_HIGH = 0.8, 0.25, 1.4
+_RANK_LOW, _RANK_DOUBTED, _RANK_LOST, _RANK_HIGH = 0.8, 0.6, 0.25, 1.4
 _FALLS_BY = 0.01
 _DOUBTFUL, _LOST = 0.9, 0.5
 
@@ -70,6 +71,8 @@ def about_rank(rank: Rank, probe_lost: Interval, older: Skill, newer: Skill) -> 
         return [Warned("rank_lost", f"{told}: the embedding has collapsed")]
     if ratio < _RANK_LOW and probe_lost.high is not None and probe_lost.high < 0.0:
         return [Warned("rank_low", f"{told}, and the probe lost {-(probe_lost.value or 0.0):.3f} of R^2")]
+    if ratio < _RANK_DOUBTED and probe_lost.low is not None and probe_lost.low <= 0.0:
+        return [Warned("rank_low", f"{told}, and the probe ({probe_lost.value:+.3f} of R^2) does not account for it")]
     if ratio > _RANK_HIGH and older.skill.value is not None and newer.skill.value is not None:
         fell = older.skill.value - newer.skill.value
         if fell > _FALLS_BY:

@@ -208,6 +208,9 @@ def test_rank_is_warned_of() -> None:
     assert about_rank(Rank(35.0, 51.0), HELD, well, ill) == []
     assert about_rank(Rank(35.0, 51.0), NOTHING, well, ill) == []
     assert kinds(about_rank(Rank(35.0, 51.0), LOST, well, ill)) == ["rank_low"]
+    assert kinds(about_rank(Rank(25.0, 51.0), HELD, well, ill)) == ["rank_low"], "nothing accounts for it"
+    assert about_rank(Rank(25.0, 51.0), Interval(0.05, 0.02, 0.08), well, ill) == [], "slow context does"
+    assert about_rank(Rank(25.0, 51.0), NOTHING, well, ill) == []
     assert kinds(about_rank(Rank(5.1, 51.0), HELD, well, ill)) == ["rank_lost"]
     assert kinds(about_rank(Rank(90.0, 51.0), HELD, well, ill)) == ["rank_high"]
     assert about_rank(Rank(90.0, 51.0), HELD, ill, well) == []
