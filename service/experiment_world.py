@@ -24,7 +24,7 @@ NAME = "world"
 KEY = ("learner", "back", "fixations", "shuffled", "seed", "config", "calibration")
 _DEFAULT_AND_CONTROLS = ("default", "one-step", "frozen")
 _ALL = WITHOUT_GAZE
-_LONG = (*_DEFAULT_AND_CONTROLS, "tight", "long", "long-one-step", "long-frozen", "long-tight")
+_LONG = (*_DEFAULT_AND_CONTROLS, "tight", "long", "long-one-step", "long-frozen")
 PLAN: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (1, 12_000, (*_DEFAULT_AND_CONTROLS, "memoryless")),
     (2, 12_000, _ALL),
