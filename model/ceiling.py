@@ -12,6 +12,7 @@ It can't show what a nonlinear function, or more than eight fixations, would fin
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -32,9 +33,16 @@ class Ceiling:
         self._size = size
         self._covariances = torch.zeros(LAGS + 1, size, size)
         self._weights = [torch.zeros(len(_RIDGES), order * size, size) for order in _ORDERS]
+        """Replaced, never changed: what scores with them may go on while others are found."""
         self._recent = torch.zeros(1 + len(_ORDERS) * len(_RIDGES), dtype=torch.float64)
         self._count = 0.0
         self._blocks = 0
+
+    def frozen(self) -> Ceiling:
+        """One that scores as this one does now, whatever becomes of it; it can't take."""
+        found = copy.copy(self)
+        found._recent = self._recent.clone()
+        return found
 
     def scores(self, lags: Tensor, targets: Tensor) -> Tensor:
         """Each row's mean square error as it is now, from d_t to d_{t-7} (b x 8m) and d_{t+1} (b x m)."""
@@ -74,14 +82,19 @@ class Ceiling:
                 whole[i * m : (i + 1) * m, j * m : (j + 1) * m] = c[i - j].T if i > j else c[0]
         right = torch.cat([c[k].T for k in range(1, LAGS + 1)])
         scale = max(float(c[0].diagonal().mean()) / self._count, 1e-8)
-        own = whole.diagonal().clone()
+        own, found = whole.diagonal().clone(), [weights.clone() for weights in self._weights]
         for index, ridge in enumerate(_RIDGES):
             whole.diagonal().copy_(own + ridge * scale)
-            for weights in self._weights:
+            factor, failed = torch.linalg.cholesky_ex(whole)
+            whole_failed = bool(failed)
+            for weights in found:
                 end = weights.shape[1]
-                factor, failed = torch.linalg.cholesky_ex(whole[:end, :end])
+                part = factor[:end, :end]  # a lower order's factor is a corner of the highest's
+                if whole_failed:
+                    part, failed = torch.linalg.cholesky_ex(whole[:end, :end])
                 if not int(failed):
-                    weights[index] = torch.cholesky_solve(right[:end], factor).to(torch.float32)
+                    weights[index] = torch.cholesky_solve(right[:end], part)
+        self._weights = found
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able."""
@@ -93,6 +106,6 @@ class Ceiling:
         """Go on from what :meth:`pack` gave. Raises KeyError or RuntimeError where it does not fit."""
         self._covariances.copy_(tensors["covariances"])
         self._recent.copy_(tensors["recent"])
-        for order, weights in zip(_ORDERS, self._weights, strict=True):
-            weights.copy_(tensors[f"weights_{order}"])
+        pairs = zip(_ORDERS, self._weights, strict=True)
+        self._weights = [torch.zeros_like(old).copy_(tensors[f"weights_{order}"]) for order, old in pairs]
         self._count, self._blocks = float(meta["count"]), int(meta["blocks"])

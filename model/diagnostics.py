@@ -5,6 +5,9 @@ fixation after the learner was. It reads the learner and never writes to it: wit
 same bits. What it holds does not grow with the number of fixations: of each measure a window (of up to 16 streams,
 and of all streams in journal order), of each readout its sums.
 
+What takes long is done on other threads: whole blocks of evidence are scored on one (model/evidence.py), and what is
+told is told of a :class:`~model.moment.Moment`, copies that any thread may read. No number depends on when.
+
 The measures are one file each; each says what it can't show:
 
     skill.py, learned_skill.py (with twin.py), retrieval.py, frozen_rank.py, probe.py (with readout.py, ceiling.py,
@@ -13,32 +16,32 @@ The measures are one file each; each says what it can't show:
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from model import extent, fidelity, frozen_rank, retrieval
-from model.balance import balance, linear_map
+from model import extent, frozen_rank, retrieval
 from model.errors import ModelError
-from model.evidence import COLUMNS as EVIDENCE
-from model.evidence import Evidence, Scored
-from model.fidelity import Fidelity, FidelityWindow, Kept
-from model.frozen_rank import Rank
+from model.evidence import Evidence
+from model.fidelity import FidelityWindow
 from model.learner import Learner, Outcome, Watched
-from model.place_memory import COLUMNS, ROWS
-from model.rfp import is_exact
+from model.moment import Moment, untaught
 from model.ring import Ring
 from model.skill import row as skill_row
 from model.snapshot import Snapshot
 from model.twin import Twin
-from model.warned import Warned, about_gradient, about_rank, about_skill
+from model.verdict import ENOUGH
+from model.warned import Warned
 from model.windows import Windows
 
 MOST_STREAMS = 16
 """Streams that have windows of their own: those fed last."""
 _TOGETHER = 4
 """Streams whose gradients are summed when no stream is asked for: those fed last."""
+LOOK_EVERY = 1000
+"""Predictions of a stream from one regular look to the next; the first as soon as there is a skill."""
 FORMAT = "rjepa-diagnostics-1"
 
 
@@ -64,6 +67,8 @@ class Diagnostics:
         self._seed = seed
         self._seen: Watched | None = None
         self._trial: Tensor | None = None
+        self._predicted = False
+        """Whether the last fixation had a prediction."""
         self.clear()
         learner.watch = self._watched
 
@@ -102,14 +107,18 @@ class Diagnostics:
     def after(self, stream: str, outcome: Outcome) -> None:
         """Take in what came of the fixation of ``stream`` that the learner has just observed."""
         seen, self._seen = self._seen, None
+        self._predicted = False
         own = self._of(stream)
         if outcome.skipped is not None or seen is None or seen.stream != stream:
             for windows in (own.windows, self._all):
                 windows.skip(outcome.skipped or "unwatched")
             return
+        self._predicted = seen.error is not None
         twin = self._twin.step(seen, self._learner.rates, learning=self._learner.learning)
-        for scored in self._evidence.add(seen, twin):
-            self._score(scored)
+        if self._evidence.add(seen, twin):
+            self._land()
+            found = {name: own.windows.evidence for name, own in self._streams.items()}
+            self._evidence.hand_over([found.get(name) for name in self._evidence.streams])
         own.gradient.add(seen)
         own.features.add(seen.z.cpu())
         own.predictions += seen.error is not None
@@ -124,11 +133,23 @@ class Diagnostics:
             del self._streams[gone]
         return found
 
-    def _score(self, scored: Scored) -> None:
-        self._all.evidence.add(scored.errors)
-        own = self._streams.get(scored.stream)
-        if own is not None:
-            own.windows.evidence.add(scored.errors)
+    def _land(self, *, wait: bool = False) -> None:
+        """Into the rings with the errors of the blocks that were scored since."""
+        for rings, errors in self._evidence.landed(wait=wait):
+            for ring, row in zip(rings, errors, strict=True):
+                self._all.evidence.add(row)
+                if ring is not None:
+                    ring.add(row)
+
+    @property
+    def busy(self) -> bool:
+        """Whether :meth:`pack` would wait."""
+        return self._evidence.busy
+
+    def due(self, stream: str) -> bool:
+        """Whether the fixation of ``stream`` just taken in is one to look after: a Moment's ``look``."""
+        own = self._streams.get(stream)
+        return own is not None and self._predicted and (own.predictions == ENOUGH or own.predictions % LOOK_EVERY == 0)
 
     def _note(self, own: _Stream, seen: Watched, outcome: Outcome, untrained: float | None) -> None:
         assert seen.made is not None
@@ -148,131 +169,42 @@ class Diagnostics:
                 windows.trials.add(self._trial)
         self._trial = None
 
-    def _chosen(self, stream: str | None) -> Windows:
-        if stream is None:
-            return self._all
-        found = self._streams.get(stream)
-        return found.windows if found else self._blank
+    def moment(self, stream: str | None = None) -> Moment:
+        """What there is to tell of ``stream``, or of all streams in journal order; a few ms, changes nothing."""
+        windows = self._all
+        if stream is not None:
+            windows = self._streams[stream].windows if stream in self._streams else self._blank
+        asked = [stream] if stream is not None else list(self._streams)[-_TOGETHER:]
+        gradients = {name: copy.deepcopy(self._streams[name].gradient) for name in asked if name in self._streams}
+        newest = stream if stream is not None else next(reversed(self._streams), None)
+        return Moment(
+            stream,
+            copy.deepcopy(windows),
+            self._evidence.pending(),
+            self._frozen,
+            untaught(self._learner),
+            gradients,
+            newest,
+        )
 
-    def _pending(self, stream: str | None) -> Tensor:
-        """Evidence's rows not in a ring yet."""
-        rows = [scored.errors for scored in self._evidence.pending() if stream is None or scored.stream == stream]
-        return torch.stack(rows) if rows else torch.zeros(0, len(EVIDENCE))
-
-    @torch.no_grad()
     def representation(self, stream: str | None = None) -> dict[str, Any]:
-        """Everything but the gradient, of ``stream`` or of all streams in journal order; JSON-able.
-
-        A number is None until enough was seen for it (600 fixations for skill and probe, 100 for the ranks).
-        Changes nothing; about 0.1 s.
-        """
-        windows, pending = self._chosen(stream), self._pending(stream)
-        found = windows.skill()
-        rank, retrieved, read = windows.rank(self._frozen), windows.retrieval(), windows.probe(pending)
-        embeddings, reach = windows.embeddings.rows(), windows.extents.measure()
-        spread = frozen_rank.covariance(embeddings)
-        p = linear_map(self._learner)
-        seen = embeddings.shape[0] >= 2
-        return {
-            "stream": stream,
-            "window": max(0, min(windows.errors.held, windows.errors.count - 500)),
-            "count": windows.errors.count,
-            "skipped": dict(windows.skipped),
-            "learning": found.learning and not self._about_rank(windows, rank, pending),
-            "skill": found.skill.told(),
-            "skill_ar1": found.skill_ar1.value,
-            "skill_ar1_interval": found.skill_ar1.told(),
-            "opponent": found.opponent,
-            "own_skill": found.own_skill,
-            "own_skill_against": found.own,
-            "learned_skill": windows.learned_skill(pending).told(),
-            "effective_rank": rank.now,
-            "effective_rank_frozen": rank.frozen,
-            "rank_ratio": rank.ratio,
-            "spectrum": frozen_rank.spectrum(embeddings),
-            "covariance": frozen_rank.picture(spread) if seen else [],
-            "retrieval": retrieved.prediction,
-            "retrieval_trivial": retrieved.copy_last,
-            "retrieval_chance": retrieval.CHANCE,
-            "retrieval_trials": retrieved.trials,
-            "probe": read.prediction,
-            "probe_features": read.now,
-            "probe_embedding": read.embedding,
-            "probe_untrained": read.untrained,
-            "probe_ceiling": read.ceiling,
-            "probe_ceiling_told": read.ceiling_told,
-            "balance": balance(p, spread) if p is not None and seen else None,
-            "error_by_position": windows.positions.told(),
-            "largest_state": reach.largest,
-            "largest_state_ever": reach.largest_ever,
-            "state_rms": reach.rms,
-            "cut_units": reach.cut_units,
-            "place_memory": self._places(stream),
-        }
-
-    def _about_rank(self, windows: Windows, rank: Rank, pending: Tensor) -> list[Warned]:
-        return about_rank(rank, windows.probe_lost(pending), *windows.skills_of_halves())
-
-    def _places(self, stream: str | None) -> dict[str, Any] | None:
-        """Which cells of the frame are known, how well (0 to 1), row by row from the top; None without the memory."""
-        name = stream if stream is not None else next(reversed(self._streams), None)
-        own = None if name is None else self._learner.own.get(name)
-        if own is None or own.places is None:
-            return None
-        known = own.places.confidence.cpu().view(ROWS, COLUMNS).tolist()
-        return {"stream": name, "columns": COLUMNS, "rows": ROWS, "known": known}
+        """See :meth:`Moment.representation`."""
+        return self.moment(stream).representation()
 
     def gradient(self, stream: str | None = None) -> dict[str, Any]:
-        """Exactness, live fidelity and credit of ``stream``, or of the sums over the four streams fed last; JSON-able.
+        """See :meth:`Moment.gradient`: of ``stream``, or of the sums over the four streams fed last."""
+        return self.moment(stream).gradient()
 
-        Changes nothing; about a second per stream.
-        """
-        names, kept = self._kept(stream)
-        truth = [fidelity.backward(self._learner, each) for each in kept]
-        anew = [fidelity.forward(self._learner, each) for each in kept]
-        live, credit = self._live_and_credit(kept, truth)
-        return {
-            "stream": stream,
-            "streams": names,
-            "window": sum(sum(each.counts) for each in kept),
-            "rfp_exact": is_exact(self._learner.config),
-            "exactness": fidelity.compare_sums(anew, truth).told(),
-            "live": live.told(),
-            "credit": credit.told(),
-            "cut_units": self._learner.cut_units,
-        }
-
-    def _kept(self, stream: str | None) -> tuple[list[str], list[Kept]]:
-        """The streams asked for that have gradients, and their windows."""
-        asked = [stream] if stream is not None else list(self._streams)[-_TOGETHER:]
-        found = {name: self._streams[name].gradient.kept(name) for name in asked if name in self._streams}
-        held = {name: kept for name, kept in found.items() if kept is not None}
-        return list(held), list(held.values())
-
-    def _live_and_credit(self, kept: list[Kept], truth: list[Tensor]) -> tuple[Fidelity, Fidelity]:
-        """Summed over the windows."""
-        live = [each.live for each in kept]
-        of_errors = [fidelity.backward_of_errors(self._learner, each) for each in kept]
-        return fidelity.compare_sums(live, truth), fidelity.compare_sums(live, of_errors)
-
-    @torch.no_grad()
     def warnings(self, stream: str | None = None) -> list[Warned]:
-        """What is wrong with ``stream``, or with all streams together, now; see :mod:`model.warned`.
-
-        Changes nothing; half a second a stream, so ask once in a thousand fixations or so.
-        """
-        windows = self._chosen(stream)
-        skill = windows.skill()
-        _, kept = self._kept(stream)
-        live, credit = self._live_and_credit(kept, [fidelity.backward(self._learner, each) for each in kept])
-        return [
-            *about_skill(skill, *windows.skills_of_halves()),
-            *self._about_rank(windows, windows.rank(self._frozen), self._pending(stream)),
-            *about_gradient(live, credit, exact=is_exact(self._learner.config)),
-        ]
+        """See :meth:`Moment.warnings`; once in a thousand fixations or so is enough."""
+        return self.moment(stream).warnings()
 
     def pack(self) -> Snapshot:
-        """Everything it holds, as independent copies; the learner's own snapshot is not in it."""
+        """Everything it holds, as independent copies; the learner's own snapshot is not in it.
+
+        Waits for a block that is being scored, half a second at most.
+        """
+        self._land(wait=True)
         twin, told_twin = self._twin.pack()
         evidence, told = self._evidence.pack()
         windows, told_all = self._all.pack()

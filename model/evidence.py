@@ -13,23 +13,33 @@ Readouts (:mod:`model.readout`), each scored before it is fitted:
     base      one, z_t, z_{t-1}, zbar, told              circuit   base, s_t, p_t       twin   base, the twin's s_t, p_t
     prediction  one, p_t    untrained  one, the twin's p_t    now  one, z_t     embedding  one, y_t
     and the ceiling of model/ceiling.py
+
+A whole block is scored and fitted on a thread of its own (:mod:`model.scorer`), for that takes up to half a second.
+What comes of it is the same whenever it is asked for: blocks are taken in order, each by what the ones before it left.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.ceiling import LAGS, Ceiling
+from model.helper import helper
 from model.learner import Learner, Watched
 from model.readout import BLOCK, Extension, Kind, Layout, Readout, Readouts
+from model.ring import Ring
+from model.scorer import COLUMNS, Block, Scorer, Taken
 from model.twin import TwinStep
 
-COLUMNS = ("mean", "base", "circuit", "twin", "prediction", "untrained", "now", "embedding", "ceiling")
-"""Errors of a row: of the running mean, then of each readout."""
+__all__ = ["COLUMNS", "MOST_FEATURES", "MOST_STATE", "Evidence", "Pending", "Projection"]
+
+MOST_BLOCKS = 4
+"""Whole blocks that may wait to be scored; the next one waits for the first."""
 MOST_FEATURES = 256
 """Numbers of z that a row holds at most ..."""
 MOST_STATE = 512
@@ -37,11 +47,39 @@ MOST_STATE = 512
 _BASE = ("one", "z", "z_before", "mean", "told")
 
 
-class Scored(NamedTuple):
-    """One row's errors, as :data:`COLUMNS` orders them."""
+class _Flying(NamedTuple):
+    """A whole block on the other thread."""
 
-    stream: str
-    errors: Tensor
+    streams: list[str]
+    """Whose each row is ..."""
+    rings: list[Ring | None]
+    """... and where its errors belong, besides all streams' ring; None where the stream has none."""
+    taken: Future[Taken]
+
+
+class Pending(NamedTuple):
+    """The rows whose errors are in no ring yet, as they were at one moment; asked from any thread."""
+
+    flying: list[tuple[list[str], Future[Taken]]]
+    streams: list[str]
+    """Whose each row of the unfinished block is."""
+    block: Block
+    """The unfinished block."""
+    scorer: Scorer
+    """What scores it where nothing is flying."""
+
+    def errors(self, stream: str | None) -> Tensor:
+        """Of the rows of ``stream``, or of all, oldest first: rows x :data:`COLUMNS`."""
+        parts = [(streams, taken.result().errors) for streams, taken in self.flying]
+        if self.streams:
+            scorer = self.flying[-1][1].result().after if self.flying else self.scorer
+            parts.append((self.streams, scorer.scores(self.block)))
+        found = [errors[_of(streams, stream)] for streams, errors in parts]
+        return torch.cat(found) if found else torch.zeros(0, len(COLUMNS))
+
+
+def _of(streams: list[str], stream: str | None) -> list[int]:
+    return [row for row, name in enumerate(streams) if stream is None or name == stream]
 
 
 class Projection:
@@ -90,17 +128,22 @@ class Evidence:
             "embedding": ("one", "embedding" if self._with_embedding else "state"),
         }
         probing = {name: Readout(layout.columns(kinds), m) for name, kinds in probes.items()}
-        self._readouts = Readouts(layout, [learned, probing], m)
-        self._ceiling = Ceiling(m)
-        self._rows = torch.zeros(BLOCK, layout.size)
-        self._targets = torch.zeros(BLOCK, m)
-        self._lags = torch.zeros(BLOCK, LAGS * m)
+        self._scorer = Scorer(Readouts(layout, [learned, probing], m), Ceiling(m))
+        """The helper's while something is flying."""
+        self._latest = self._scorer.frozen()
+        self._sizes = (layout.size, m, LAGS * m)
+        self._block = self._blank()
         self._streams: list[str] = []
+        self._helper = helper("evidence")
+        self._flying: deque[_Flying] = deque()
         self._past: dict[str, Tensor] = {}
         """Of each stream: z_{t-1}, then d_t to d_{t-7}: 9 x m."""
 
-    def add(self, seen: Watched, twin: TwinStep) -> list[Scored]:
-        """Take in a step and the twin's; the scores of a block that it completes, else nothing."""
+    def _blank(self) -> Block:
+        return Block(*(torch.zeros(BLOCK, size) for size in self._sizes))
+
+    def add(self, seen: Watched, twin: TwinStep) -> bool:
+        """Take in a step and the twin's; whether the block is whole: then :meth:`hand_over` is next."""
         assert seen.made is not None
         z, zbar = self._z(seen.z), self._z(seen.carry)
         past = self._past.get(seen.stream)
@@ -117,60 +160,68 @@ class Evidence:
             row += [self._s(twin.state.flatten()), self._y(twin.prediction)]
             row += [self._y(seen.made.new.y_before)] if self._with_embedding else []
             place = len(self._streams)
-            torch.cat(row, out=self._rows[place])
-            self._targets[place] = z - zbar
-            self._lags[place] = past[1:].reshape(-1)
+            torch.cat(row, out=self._block.rows[place])
+            self._block.targets[place] = z - zbar
+            self._block.lags[place] = past[1:].reshape(-1)
             self._streams.append(seen.stream)
             past = torch.cat([now.unsqueeze(0), past[1:]])
         self._past[seen.stream] = torch.cat([past[:1], (z - zbar).unsqueeze(0), past[1:-1]])
-        return self._take() if len(self._streams) == BLOCK else []
+        return len(self._streams) == BLOCK
 
-    def pending(self) -> list[Scored]:
-        """The scores of the unfinished block: the same that it will get. Changes nothing."""
-        held = len(self._streams)
-        if not held:
-            return []
-        rows, targets, lags = self._rows[:held], self._targets[:held], self._lags[:held]
-        return self._scored(targets, self._readouts.scores(rows, targets), self._ceiling.scores(lags, targets))
+    @property
+    def streams(self) -> list[str]:
+        """Whose each row of the unfinished block is."""
+        return self._streams
 
-    def _take(self) -> list[Scored]:
-        errors = self._readouts.take(self._rows, self._targets)
-        found = self._scored(self._targets, errors, self._ceiling.take(self._lags, self._targets))
-        self._streams = []
+    def hand_over(self, rings: list[Ring | None]) -> None:
+        """Have the whole block scored and fitted; ``rings``: where each row's errors belong."""
+        taken = self._helper.submit(self._scorer.take, self._block)
+        self._flying.append(_Flying(self._streams, rings, taken))
+        self._block, self._streams = self._blank(), []
+
+    def landed(self, *, wait: bool = False) -> list[tuple[list[Ring | None], Tensor]]:
+        """The blocks that were scored since: where each row belongs, and the errors. Waits where too many are flying.
+
+        ``wait``: for all of them.
+        """
+        found = []
+        while self._flying:
+            if not (wait or self._flying[0].taken.done() or len(self._flying) > MOST_BLOCKS):
+                break
+            first = self._flying.popleft()
+            errors, self._latest = first.taken.result()
+            found.append((first.rings, errors))
         return found
 
-    def _scored(self, targets: Tensor, errors: dict[str, Tensor], ceiling: Tensor) -> list[Scored]:
-        columns = {**errors, "mean": targets.square().mean(dim=1), "ceiling": ceiling}
-        table = torch.stack([columns[name] for name in COLUMNS], dim=1)
-        return [Scored(stream, row) for stream, row in zip(self._streams, table, strict=True)]
+    @property
+    def busy(self) -> bool:
+        """Whether a block is being scored now."""
+        return any(not flying.taken.done() for flying in self._flying)
+
+    def pending(self) -> Pending:
+        """The rows that have not landed. Changes nothing."""
+        flying = [(each.streams, each.taken) for each in self._flying]
+        return Pending(flying, list(self._streams), self._block.first(len(self._streams)), self._latest)
 
     def forget(self, stream: str) -> None:
         """Its next fixation begins anew; what the readouts learned from it stays."""
         self._past.pop(stream, None)
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Copies of everything it holds, and the rest, JSON-able."""
-        held = len(self._streams)
-        tensors = {"rows": self._rows[:held].clone(), "targets": self._targets[:held].clone()}
-        tensors["lags"] = self._lags[:held].clone()
-        readouts, told = self._readouts.pack()
-        ceiling, told_ceiling = self._ceiling.pack()
-        tensors |= {f"readouts/{name}": tensor for name, tensor in readouts.items()}
-        tensors |= {f"ceiling/{name}": tensor for name, tensor in ceiling.items()}
+        """Copies of everything it holds, and the rest, JSON-able. Only where everything has landed."""
+        assert not self._flying
+        rows, targets, lags = self._block.first(len(self._streams))
+        tensors, told = self._scorer.pack()
+        tensors |= {"rows": rows, "targets": targets, "lags": lags}
         tensors |= {f"past/{stream}": past.clone() for stream, past in self._past.items()}
-        meta = {"streams": list(self._streams), "past": list(self._past), "readouts": told, "ceiling": told_ceiling}
-        return tensors, meta
+        return tensors, {**told, "streams": list(self._streams), "past": list(self._past)}
 
     def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Go on from what :meth:`pack` gave. Raises KeyError or RuntimeError where it does not fit."""
         self._streams = list(meta["streams"])
         held = len(self._streams)
-        self._rows[:held], self._targets[:held] = tensors["rows"], tensors["targets"]
-        self._lags[:held] = tensors["lags"]
-        self._readouts.unpack(_under("readouts/", tensors), meta["readouts"])
-        self._ceiling.unpack(_under("ceiling/", tensors), meta["ceiling"])
+        for name, table in zip(("rows", "targets", "lags"), self._block, strict=True):
+            table[:held] = tensors[name]
+        self._scorer.unpack(tensors, meta)
+        self._latest = self._scorer.frozen()
         self._past = {stream: tensors[f"past/{stream}"].clone() for stream in meta["past"]}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -21,6 +21,7 @@ float32 sums, float64 solutions; of G the lower triangle alone is ever read.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ class Readout:
     def __init__(self, columns: Tensor, targets: int) -> None:
         self.columns = columns
         self.weights = torch.zeros(len(RIDGES), columns.numel(), targets)
+        """Replaced, never changed: what scores with them may go on while others are found."""
         self.recent = torch.zeros(len(RIDGES), dtype=torch.float64)
         """The recent error with each ridge."""
 
@@ -109,17 +111,24 @@ class Readout:
         rate = 1.0 - (1.0 - SCORE_RATE) ** errors.shape[1]
         self.recent.lerp_(errors.to(torch.float64).mean(dim=1), rate)
 
+    def frozen(self) -> Readout:
+        """One that scores as this one does now, whatever becomes of it; can't be solved."""
+        found = copy.copy(self)
+        found.recent = self.recent.clone()
+        return found
+
     def solve(self, gram: Tensor, cross: Tensor, scales: Tensor) -> None:
         """Equation (2). A system that can't be solved keeps the weights it had."""
         square = gram[self.columns][:, self.columns].to(torch.float64)
         right = cross[self.columns].to(torch.float64)
         diagonal = square.diagonal()
-        own = diagonal.clone()
+        own, weights = diagonal.clone(), self.weights.clone()
         for index, ridge in enumerate(RIDGES[:-1]):
             diagonal.copy_(own + ridge * scales[self.columns])
             factor, failed = torch.linalg.cholesky_ex(square)
             if not int(failed):
-                self.weights[index] = torch.cholesky_solve(right, factor).to(torch.float32)
+                weights[index] = torch.cholesky_solve(right, factor)
+        self.weights = weights
 
 
 class Extension(Readout):
@@ -144,9 +153,9 @@ class Extension(Readout):
         schur = gram[x][:, x].to(torch.float64).addmm_(mixed.T, mixed, alpha=-1.0)
         right_x = cross[x].to(torch.float64).addmm_(mixed.T, right_b, alpha=-1.0)
         diagonal = schur.diagonal()
-        own = diagonal.clone()
+        own, weights = diagonal.clone(), self.weights.clone()
         alone = torch.linalg.solve_triangular(factor.T, right_b, upper=True)
-        self.weights[-1] = torch.cat([alone, torch.zeros_like(right_x)]).to(torch.float32)
+        weights[-1] = torch.cat([alone, torch.zeros_like(right_x)])
         for index, ridge in enumerate(RIDGES[:-1]):
             diagonal.copy_(own + ridge * scales[x])
             second, failed = torch.linalg.cholesky_ex(schur)
@@ -154,7 +163,8 @@ class Extension(Readout):
                 continue
             w_x = torch.cholesky_solve(right_x, second)
             w_b = torch.linalg.solve_triangular(factor.T, right_b - mixed @ w_x, upper=True)
-            self.weights[index] = torch.cat([w_b, w_x]).to(torch.float32)
+            weights[index] = torch.cat([w_b, w_x])
+        self.weights = weights
 
 
 class Readouts:
@@ -168,6 +178,12 @@ class Readouts:
         self._cross = torch.zeros(layout.size, targets)
         self._weight = 0.0
         self._blocks = 0
+
+    def frozen(self) -> Readouts:
+        """One that scores as this one does now, whatever becomes of it; it can't take."""
+        found = copy.copy(self)
+        found.all = {name: readout.frozen() for name, readout in self.all.items()}
+        return found
 
     def scores(self, rows: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Each readout's mean square error of each of ``rows``, as it is now; changes nothing."""
@@ -213,6 +229,6 @@ class Readouts:
         self._gram[lower[0], lower[1]] = tensors["gram"]
         self._cross.copy_(tensors["cross"])
         for name, readout in self.all.items():
-            readout.weights.copy_(tensors[f"{name}/weights"])
+            readout.weights = torch.zeros_like(readout.weights).copy_(tensors[f"{name}/weights"])
             readout.recent.copy_(tensors[f"{name}/recent"])
         self._weight, self._blocks = float(meta["weight"]), int(meta["blocks"])
