@@ -217,8 +217,8 @@ class Readouts:
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able."""
-        lower = torch.tril_indices(self._layout.size, self._layout.size)
-        tensors = {"gram": self._gram[lower[0], lower[1]], "cross": self._cross.clone()}
+        lower = torch.cat([row[: end + 1] for end, row in enumerate(self._gram)])
+        tensors = {"gram": lower, "cross": self._cross.clone()}
         for name, readout in self.all.items():
             tensors |= {f"{name}/weights": readout.weights.clone(), f"{name}/recent": readout.recent.clone()}
         return tensors, {"weight": self._weight, "blocks": self._blocks}

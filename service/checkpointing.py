@@ -24,6 +24,7 @@ class _Job:
     snapshot: Snapshot
     place: Place
     done: Done
+    diagnostics: Snapshot | None
 
 
 class CheckpointWriter(threading.Thread):
@@ -47,14 +48,23 @@ class CheckpointWriter(threading.Thread):
         """Whether something is waiting to be written."""
         return self._jobs.unfinished_tasks > 0
 
-    def submit(self, snapshot: Snapshot, place: Place, done: Done = lambda outcome: None) -> None:
+    def submit(
+        self,
+        snapshot: Snapshot,
+        place: Place,
+        done: Done = lambda outcome: None,
+        *,
+        diagnostics: Snapshot | None = None,
+    ) -> None:
         """Write it soon; ``done`` is called in this thread with what came of it."""
-        self._jobs.put(_Job(snapshot, place, done))
+        self._jobs.put(_Job(snapshot, place, done, diagnostics))
 
-    def write_and_wait(self, snapshot: Snapshot, place: Place) -> Manifest | StorageFailed:
+    def write_and_wait(
+        self, snapshot: Snapshot, place: Place, *, diagnostics: Snapshot | None = None
+    ) -> Manifest | StorageFailed:
         """Write it, after what was submitted before, and wait for it."""
         answer: queue.Queue[Manifest | StorageFailed] = queue.Queue()
-        self.submit(snapshot, place, answer.put)
+        self.submit(snapshot, place, answer.put, diagnostics=diagnostics)
         return answer.get()
 
     def stop(self) -> None:
@@ -76,7 +86,7 @@ class CheckpointWriter(threading.Thread):
 
     def _write(self, job: _Job) -> Manifest | StorageFailed:
         try:
-            manifest = self._checkpoints.write(job.snapshot, job.place, self._identity, self._device)
+            manifest = self._checkpoints.write(job.snapshot, job.place, self._identity, self._device, job.diagnostics)
         except StorageFailed as error:
             self._alarms.raise_alarm("checkpoint_failed", str(error))
             return error

@@ -1,7 +1,8 @@
 """Checkpoints: the whole learner at one journal id, in a folder of its own.
 
-``checkpoints/<id>/learner.safetensors`` and ``manifest.json``, which holds the other's sha256 and its own. A
-checkpoint is there completely or not at all: written under a temporary name, synced, renamed, the folder synced.
+``checkpoints/<id>/learner.safetensors``, ``diagnostics.safetensors`` where diagnostics are kept, and ``manifest.json``,
+which holds the others' sha256 and its own. Without the diagnostics, or with damaged ones, a checkpoint is as good. It
+is there completely or not at all: written under a temporary name, synced, renamed, the folder synced.
 Journal ids only grow, through restores too, so they order all checkpoints of all timelines.
 """
 
@@ -28,7 +29,17 @@ from model import snapshot as snapshots
 from model.errors import ModelError
 from model.snapshot import Snapshot
 from service.errors import CheckpointBad, RequestRefused, StorageFailed, StorageFull
-from service.manifests import LEARNER, MANIFEST, Folder, Manifest, SequenceState, digest_of, first_line
+from service.manifests import (
+    DIAGNOSTICS,
+    LEARNER,
+    MANIFEST,
+    Folder,
+    Manifest,
+    Part,
+    SequenceState,
+    digest_of,
+    first_line,
+)
 from service.storage import sync_folder
 
 __all__ = ["Checkpoints", "Manifest", "Place", "SequenceState"]
@@ -68,6 +79,24 @@ class Checkpoints(Folder):
             except (ModelError, OSError) as error:
                 raise CheckpointBad(f"checkpoint {checkpoint} can't be read: {first_line(error)}") from None
 
+    def diagnostics(self, checkpoint: str) -> Snapshot | None:
+        """The diagnostics kept with a checkpoint, their sha256 verified; None where there are none (any more).
+
+        Raises :class:`RequestRefused` (404), or :class:`CheckpointBad` where they are damaged: the learner may be good.
+        """
+        with self._lock:
+            part = self.manifest(checkpoint).diagnostics
+            path = self.folder / checkpoint / DIAGNOSTICS
+            if part is None or not path.exists():
+                return None
+            try:
+                with path.open("rb") as file:
+                    if _sha256(file) != part.sha256:
+                        raise CheckpointBad(f"{DIAGNOSTICS} is not what was written")
+                return snapshots.read(path)
+            except (ModelError, OSError) as error:
+                raise CheckpointBad(f"{DIAGNOSTICS} can't be read: {first_line(error)}") from None
+
     def verified(self, checkpoint: str) -> Manifest:
         """The manifest, if the parameters are what it says. Raises as :meth:`read`."""
         manifest = self.manifest(checkpoint)
@@ -80,7 +109,14 @@ class Checkpoints(Folder):
             raise CheckpointBad(f"checkpoint {checkpoint}: {LEARNER} has sha256 {found[:12]}..., not what was written")
         return manifest
 
-    def write(self, snapshot: Snapshot, place: Place, identity: dict[str, Any], device: str) -> Manifest:
+    def write(
+        self,
+        snapshot: Snapshot,
+        place: Place,
+        identity: dict[str, Any],
+        device: str,
+        diagnostics: Snapshot | None = None,
+    ) -> Manifest:
         """Write a checkpoint; durable when this returns. Raises :class:`StorageFull` or :class:`StorageFailed`."""
         with self._lock, _disk_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
@@ -89,7 +125,7 @@ class Checkpoints(Folder):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             try:
-                manifest = self._fill(part, name, snapshot, place, identity, device)
+                manifest = self._fill(part, name, snapshot, place, identity, device, diagnostics)
                 self._fault("rename")
                 part.rename(self.folder / name)
             except BaseException:
@@ -124,12 +160,14 @@ class Checkpoints(Folder):
     def prune(self, keep: int, timeline: int) -> builtins.list[str]:
         """Delete all but the newest ``keep`` unpinned ones, the first of each hour, the pinned, and the last good one.
 
-        The last good one is the newest of ``timeline`` whose parameters are verified. Returns what was deleted.
+        The last good one is the newest of ``timeline`` whose parameters are verified. Diagnostics stay with the newest
+        ``keep`` and the pinned ones alone: they are several times the learner's size. Returns what was deleted.
         """
         with self._lock:
             every = self.list()
             unpinned = [manifest for manifest in every if not manifest.pinned]
             kept = {manifest.id for manifest in every if manifest.pinned} | {m.id for m in unpinned[-keep:]}
+            whole = set(kept)
             hours: dict[int, str] = {}
             for manifest in unpinned:
                 hours.setdefault(int(manifest.created // 3600), manifest.id)
@@ -138,6 +176,9 @@ class Checkpoints(Folder):
             doomed = [manifest.id for manifest in every if manifest.id not in kept]
             for name in doomed:
                 self.delete(name)
+            with _disk_errors(self.folder):
+                for name in kept - whole:
+                    (self.folder / name / DIAGNOSTICS).unlink(missing_ok=True)
             return doomed
 
     def last_good(self, timeline: int, *, but: str | None = None) -> Manifest | None:
@@ -151,15 +192,26 @@ class Checkpoints(Folder):
         return None
 
     def _fill(
-        self, part: Path, name: str, snapshot: Snapshot, place: Place, identity: dict[str, Any], device: str
+        self,
+        part: Path,
+        name: str,
+        snapshot: Snapshot,
+        place: Place,
+        identity: dict[str, Any],
+        device: str,
+        diagnostics: Snapshot | None,
     ) -> Manifest:
         learner = part / LEARNER
         self._fault("write")
         snapshots.write(snapshot, learner)
+        if diagnostics is not None:
+            snapshots.write(diagnostics, part / DIAGNOSTICS)
         self._fault("sync")
-        _sync_file(learner)
-        with learner.open("rb") as file:
-            sha256 = _sha256(file)
+        size_bytes, sha256 = _settled(learner)
+        beside = None
+        if diagnostics is not None:
+            size, digest = _settled(part / DIAGNOSTICS)
+            beside = Part(size_bytes=size, sha256=digest)
         manifest = Manifest(
             id=name,
             created=place.created,
@@ -173,8 +225,9 @@ class Checkpoints(Folder):
             identity=identity,
             device=device,
             torch_version=str(torch.__version__),
-            size_bytes=learner.stat().st_size,
+            size_bytes=size_bytes,
             sha256=sha256,
+            diagnostics=beside,
         )
         body = manifest.model_dump(mode="json")
         text = json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1)
@@ -191,6 +244,13 @@ class Checkpoints(Folder):
             number += 1
             name = f"{plain}-{number}"
         return name
+
+
+def _settled(path: Path) -> tuple[int, str]:
+    """Make a file durable; its size and its sha256."""
+    _sync_file(path)
+    with path.open("rb") as file:
+        return path.stat().st_size, _sha256(file)
 
 
 def _sha256(file: BinaryIO) -> str:

@@ -1,6 +1,6 @@
 """The worker's control socket, both ends: ``DATA_DIR/control.sock``, one JSON object each way.
 
-A request is ``{"op": "status" | "embed" | "command", ...}``; the answer ``{"ok": true, ...}`` or
+A request is ``{"op": "status" | "embed" | "diagnostics" | "command", ...}``; the answer ``{"ok": true, ...}`` or
 ``{"ok": false, "status": <HTTP status>, "code": ..., "detail": ...}``. What each op takes and gives is in
 :mod:`service.desk`. Only who may enter the data directory can reach the socket.
 """

@@ -176,8 +176,8 @@ def _stop_on_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGTERM, set_stop)
 
 
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def _get(url: str, limit_s: float = 10.0) -> Any:
+    with urllib.request.urlopen(url, timeout=limit_s) as answer:
         return json.loads(answer.read())
 
 
@@ -243,8 +243,18 @@ def _summary(base: str, settings: DemoSettings) -> None:
         for name, part in (("first", errors[:quarter]), ("last", errors[-quarter:])):
             trivial = _trivial(part)
             print(f"Error, {name} quarter of this run: {_mean(part):.4f}; best trivial predictor: {trivial}")
+    print(f"Is it learning? {_verdict(base)}")
     size = sum(path.stat().st_size for path in settings.data_dir.rglob("*") if path.is_file())
     print(f"Stored in {settings.data_dir}: {size / 1e6:.1f} MB", flush=True)
+
+
+def _verdict(base: str) -> str:
+    """The word, and the skill with its interval; or why there is none."""
+    try:
+        found = _get(f"{base}/v1/diagnostics/representation?stream={STREAM}", limit_s=60.0)
+    except urllib.error.HTTPError as error:
+        return f"not told: {json.loads(error.read())['detail']}"
+    return f"{found['verdict']}: {found['why']}"
 
 
 def _records(base: str, after: int) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ status                                                 pid, started, recovering,
                                                        owners, model
 embed    z: [m numbers], or patch: {height, width,     embedding: [q numbers]; 503 ``busy`` where the learner
          rgb: base64 of 50 x 50 x 3 bytes}             has had no moment for it within 5 s
+diagno-  what: representation | gradient,              diagnostics: as HTTP tells it; 503 ``busy`` as above,
+stics    stream (or null: all of them)                 409 ``diagnostics_off``
 command  name, stream, arguments                       id (of its journal entry), applied (whether it has been
                                                        carried out already), what it came to
 ======== ============================================= ====================================================
@@ -39,6 +41,8 @@ from service.errors import CheckpointBad, RequestRefused
 from service.features import Features
 from service.journal import Journal
 from service.patches import SHAPE
+from service.teller import Teller
+from service.watching import Watching
 
 APPLIED_S = 2.0
 """How long a command's answer waits for it to be carried out."""
@@ -79,6 +83,7 @@ class Desk:
         *,
         status: Callable[[], dict[str, Any]],
         wake: Callable[[], None],
+        watching: Watching | None = None,
     ) -> None:
         self._journal = journal
         self._checkpoints = checkpoints
@@ -91,6 +96,7 @@ class Desk:
         self._embeds: deque[_Embed] = deque()
         self._patches: deque[_Embed] = deque()
         self._stopping = False
+        self._teller = Teller(journal, watching, wake)
 
     # In the control thread.
 
@@ -103,8 +109,13 @@ class Desk:
                 self._embed(call)
             case "command":
                 self._command(call)
+            case "diagnostics":
+                if self._stopping:
+                    raise RequestRefused(503, "stopping", "the worker ends")
+                self._teller.ask(call)
             case other:
-                raise RequestRefused(422, "unknown_op", f"{other!r} is no operation: status, embed or command")
+                told = f"{other!r} is no operation: status, embed, diagnostics or command"
+                raise RequestRefused(422, "unknown_op", told)
 
     def tick(self) -> None:
         """Answer what has waited long enough."""
@@ -119,6 +130,7 @@ class Desk:
                 waiting.call.refuse(504, "pending", f"{told}, see GET /v1/checkpoints")
             else:
                 waiting.call.answer({"id": entry, "applied": False})
+        self._teller.tick()
         for line in (self._embeds, self._patches):
             while line and line[0].given_up_s <= now_s:
                 try:
@@ -136,6 +148,7 @@ class Desk:
             left.call.refuse(
                 503, "stopping", f"the worker ends; command {entry} is journalled and carried out next time"
             )
+        self._teller.close()
         for embed in (*self._embeds, *self._patches):
             embed.call.refuse(503, "stopping", "the worker ends")
 
@@ -212,7 +225,8 @@ class Desk:
             waiting.call.refuse(value["status"], value["code"], value["detail"])
 
     def serve(self, *, idle: bool) -> None:
-        """Embed what waits: every z, but a patch only where no fixation waits, one at a time."""
+        """Embed what waits: every z, but a patch only where no fixation waits, one at a time; a moment to who asks."""
+        self._teller.serve()
         for _ in range(len(self._embeds)):
             self._serve_one(self._embeds)
         if idle:

@@ -21,6 +21,7 @@ from service.checkpoints import Place, SequenceState
 from service.journal import Alarm, Entry, Forget, Result, Turn
 from service.records import Record, pack
 from service.stepmark import StepMark
+from service.watching import Watching
 
 CHANGING = ("pause", "resume", "rates", "reset", "delete")
 """Commands an :class:`Applier` carries out by itself; the others need checkpoints."""
@@ -39,6 +40,8 @@ class Applier:
     cursor: int = 0
     cursors: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, SequenceState] = field(default_factory=dict)
+    watching: Watching | None = None
+    """The diagnostics beside the learner, where they are on."""
 
     def apply(self, entry: Entry, turn: Turn) -> None:
         """Apply a fixation, a loss or one of :data:`CHANGING`; what it came to is added to ``turn``.
@@ -83,6 +86,8 @@ class Applier:
         state = self.sequences[entry.stream] = SequenceState(id=named, marked=before.marked or start)
         self.mark.begin(entry.id)
         outcome = self.learner.observe(entry.stream, entry.z, look_of(entry.body), start=start, marked=state.marked)
+        if self.watching is not None:
+            self.watching.after(entry, outcome)
         self.mark.end()
         if outcome.skipped == "refused":
             turn.alarms.append(Alarm("refused", f"seq {entry.seq}: {outcome.reason}", entry.stream))
@@ -121,6 +126,8 @@ class Applier:
             self._begin_anew(entry.stream)
         elif name == "delete" and entry.stream is not None:
             self.learner.forget(entry.stream)
+            if self.watching is not None:
+                self.watching.forget(entry)
             self.sequences.pop(entry.stream, None)
             turn.writes.append(Forget(entry.id, entry.stream))
         else:

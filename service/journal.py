@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from service import records
 from service.errors import StorageFailed
 from service.records import Record
+from service.schema import LOOK
 from service.storage import Database
 
 ALARMS_KEPT = 10_000
@@ -225,6 +226,11 @@ class Journal:
         with self._database.write("meta") as connection:
             _write_meta(connection, key, value)
 
+    def drop_looks(self) -> None:
+        """No stream has a last look any more."""
+        with self._database.write("meta") as connection:
+            _drop_looks(connection)
+
     def count_crash(self, entry: int) -> int:
         """A process died while it learned ``entry``: count it; the count so far."""
         with self._database.write("attempts") as connection:
@@ -240,6 +246,11 @@ class Journal:
         """One value of ``meta``."""
         row = self._read("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    def looks(self) -> dict[str, dict[str, Any]]:
+        """Of each stream that was looked at the last look, see :mod:`service.watching`."""
+        rows = self._read("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(LOOK), LOOK))
+        return {key[len(LOOK) :]: json.loads(value) for key, value in rows}
 
     def learned_id(self) -> int:
         """The last journal id whose record or result is durable; 0 before the first."""
@@ -319,6 +330,7 @@ def _forget(connection: sqlite3.Connection, forget: Forget) -> None:
     )
     connection.execute("DELETE FROM records WHERE stream = ? AND id < ?", before)
     connection.execute("DELETE FROM alarms WHERE stream = ?", (forget.stream,))
+    connection.execute("DELETE FROM meta WHERE key = ?", (LOOK + forget.stream,))
     connection.execute(
         "UPDATE streams SET learned = 0, padded = 0, frame_deg_assumed = 0 WHERE name = ?", (forget.stream,)
     )
@@ -334,6 +346,11 @@ def _write_timeline(connection: sqlite3.Connection, timeline: Timeline) -> None:
         (timeline.id, timeline.created_s, timeline.parent, timeline.checkpoint, timeline.fork, timeline.start),
     )
     connection.execute("UPDATE meta SET value = ? WHERE key = 'timeline'", (str(timeline.id),))
+    _drop_looks(connection)
+
+
+def _drop_looks(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM meta WHERE substr(key, 1, ?) = ?", (len(LOOK), LOOK))
 
 
 def _write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:

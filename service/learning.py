@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from clients import wire
 from model.errors import ModelError
+from model.snapshot import Snapshot
 from service.alarms import Alarms
 from service.checkpointing import CheckpointWriter
 from service.checkpoints import Checkpoints, Manifest
@@ -31,6 +32,8 @@ TURN_ENTRIES = 32
 TURN_S = 0.05
 """A turn ends after so long, so that what it learned is told soon."""
 IDLE_S = 0.5
+PATIENCE_S = 5.0
+"""How long a checkpoint that is due waits for a moment at which the diagnostics need not be waited for."""
 RETRY_S = 0.5
 """How often a disk that refused a turn is asked again."""
 
@@ -97,6 +100,8 @@ class LearningLoop:
         while not self._stop():
             self._wake.take()
             worked = self._turn()
+            if not self._stop():  # then the last turn may not be durable
+                self._tell_looks()
             self._told.asked.serve(idle=not worked)
             self._checkpoint_when_due()
             if not worked and not self._stop():
@@ -104,8 +109,25 @@ class LearningLoop:
 
     def finish(self) -> None:
         """The last checkpoint, of what is durable."""
-        if self._applier.cursor > self._checkpoint_id and self._applier.cursor <= self._journal.learned_id():
-            self._writer.write_and_wait(self._applier.learner.snapshot(), self._applier.place())
+        if self._applier.cursor > self._journal.learned_id():
+            return
+        self._tell_looks(wait=True)
+        if self._applier.cursor > self._checkpoint_id:
+            self._writer.write_and_wait(
+                self._applier.learner.snapshot(), self._applier.place(), diagnostics=self._diagnostics()
+            )
+
+    def _diagnostics(self) -> Snapshot | None:
+        """What a checkpoint keeps of them."""
+        watching = self._applier.watching
+        return None if watching is None else watching.pack()
+
+    def _tell_looks(self, *, wait: bool = False) -> None:
+        """Make durable what the looks at the diagnostics found since, and tell the alarms."""
+        turn = Turn(self._applier.cursor)
+        watching = self._applier.watching
+        if watching is not None and watching.collect(turn, wait=wait) and self._commit(turn):
+            self._tell(turn)
 
     def _turn(self) -> bool:
         """Learn the next entries; False where nothing waits."""
@@ -203,8 +225,9 @@ class LearningLoop:
                 log.warning("the result of a checkpoint could not be kept: %s", error)
             self._told.asked.applied(entry, value)
 
+        self._tell_looks(wait=True)
         place = self._applier.place(label=arguments.get("label"), pinned=bool(arguments.get("pinned")))
-        self._writer.submit(self._applier.learner.snapshot(), place, done)
+        self._writer.submit(self._applier.learner.snapshot(), place, done, diagnostics=self._diagnostics())
 
     def _restore(self, entry: Entry, turn: Turn) -> dict[str, Any]:
         """Go back to a checkpoint: it is done once a new one, of the old parameters, is durable; else nothing is."""
@@ -212,20 +235,29 @@ class LearningLoop:
         name = entry.body["arguments"]["checkpoint"]
         timeline = max([0, *self._journal.timelines()]) + 1
         before = (applier.learner.snapshot(), applier.timeline, applier.sequences)
+        watched = self._diagnostics()
         try:
             manifest, snapshot = self._checkpoints.read(name)
             applier.restore(snapshot, timeline)
+            if applier.watching is not None:
+                applier.watching.begin(self._checkpoints, name)
         except RequestRefused as error:
             return failure(error.status, error.code, error.detail)
         except (CheckpointBad, ModelError) as error:
             return failure(409, "checkpoint_bad", str(error))
         applier.passed(entry, turn)
-        written = self._writer.write_and_wait(applier.learner.snapshot(), applier.place(parent=name))
+        written = self._writer.write_and_wait(
+            applier.learner.snapshot(), applier.place(parent=name), diagnostics=self._diagnostics()
+        )
         if not isinstance(written, Manifest):
             applier.learner.load(before[0])
+            if applier.watching is not None and watched is not None:
+                applier.watching.put_back(watched)
             applier.timeline, applier.sequences = before[1:]
             return failure(503, written.code, str(written))
         self._checkpoint_id = written.journal
+        if applier.watching is not None:
+            turn.alarms += applier.watching.went_back(entry.id)
         turn.writes.append(Timeline(timeline, written.created, manifest.timeline, name, manifest.journal, entry.id))
         log.info("went back to checkpoint %s (journal id %d): timeline %d", name, manifest.journal, timeline)
         return {"ok": True, "checkpoint": written.json_object()}
@@ -250,10 +282,14 @@ class LearningLoop:
         return {"ok": True}
 
     def _checkpoint_when_due(self) -> None:
-        due = time.monotonic() - self._checkpoint_s >= self._every_s
+        over_s, watching = time.monotonic() - self._checkpoint_s - self._every_s, self._applier.watching
+        due = over_s >= 0.0 and (watching is None or not watching.busy or over_s > PATIENCE_S)
         if due and self._applier.cursor > self._checkpoint_id and not self._writer.busy and self.storage is None:
+            self._tell_looks(wait=True)
             self._checkpoint_id, self._checkpoint_s = self._applier.cursor, time.monotonic()
-            self._writer.submit(self._applier.learner.snapshot(), self._applier.place())
+            self._writer.submit(
+                self._applier.learner.snapshot(), self._applier.place(), diagnostics=self._diagnostics()
+            )
 
     def _trouble(self, error: StorageFailed) -> None:
         if self.storage is None:

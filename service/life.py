@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from clients.wire import ModelOffer
 from model.config import ModelConfig
+from model.diagnostics import Diagnostics
 from model.learner import Learner
 from model.retina import Retina
 from model.weights import parse_weights
@@ -37,6 +38,7 @@ from service.publish import Publisher
 from service.recovery import Progress, Recovery
 from service.settings import Settings, chosen_weights
 from service.stepmark import StepMark
+from service.watching import Watching
 
 LONG_RECOVERY_S = 10.0
 """After a recovery longer than this a checkpoint is taken at once."""
@@ -92,7 +94,8 @@ class Life:
         batch, threads = identity["batch_shape"], identity["threads"]
         features = Features(retina, journal, alarms, batch=batch, threads=threads)
         writer = CheckpointWriter(checkpoints, alarms, identity, settings.device, keep=settings.keep_checkpoints)
-        applier = Applier(learner, self._mark(outside.directory, journal, stack))
+        watching = self._watching(learner, journal, alarms, stack)
+        applier = Applier(learner, self._mark(outside.directory, journal, stack), watching=watching)
         applier.quarantined = journal.quarantined()
         recovery = Recovery(applier, journal, checkpoints, features, alarms, identity)
         journal.put_meta("model", self._describe(learner, retina))
@@ -103,7 +106,7 @@ class Life:
         offer = ModelOffer(name=self.model["name"], embedding_size=self.model["embedding_size"])
         ingest = Ingest(outside.router, journal, outside.access, offer, on_append=ring, on_end=self._stop.ask)
         status = _Status(self, ingest, journal, writer, recovery.progress)
-        desk = Desk(journal, checkpoints, learner, features, status=status, wake=ring)
+        desk = Desk(journal, checkpoints, learner, features, status=status, wake=ring, watching=watching)
         publisher = Publisher(outside.publisher, embeddings=settings.publish_embeddings)
         told = Told(publisher, ingest.tell, desk, lambda: self._describe(learner, retina))
         loop = status.loop = LearningLoop(
@@ -131,6 +134,15 @@ class Life:
         desk.close()
         loop.finish()
         return 1 if failed else 0
+
+    def _watching(self, learner: Learner, journal: Journal, alarms: Alarms, stack: ExitStack) -> Watching | None:
+        """The diagnostics beside the learner; None where they are off."""
+        if not self._settings.diagnostics:
+            journal.drop_looks()
+            return None
+        watching = Watching(Diagnostics(learner, seed=self._settings.seed), alarms, journal.looks())
+        stack.callback(watching.close)
+        return watching
 
     def _mark(self, directory: DataDirectory, journal: Journal, stack: ExitStack) -> StepMark:
         """The step mark; what the last process left in it is counted."""

@@ -1,6 +1,7 @@
 """What checkpoints there are: the half of :mod:`service.checkpoints` that needs no torch.
 
-``checkpoints/<id>/learner.safetensors`` and ``manifest.json``, which holds the other's sha256 and its own.
+``checkpoints/<id>/learner.safetensors``, ``diagnostics.safetensors`` where diagnostics are kept, and ``manifest.json``,
+which holds the others' sha256 and its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from clients.wire import ID_PATTERN
 from service.errors import CheckpointBad, RequestRefused
 
 LEARNER = "learner.safetensors"
+DIAGNOSTICS = "diagnostics.safetensors"
 MANIFEST = "manifest.json"
 _ID = re.compile(ID_PATTERN)
 
@@ -30,6 +32,15 @@ class SequenceState(BaseModel):
 
     id: str | None = None
     marked: bool = False
+
+
+class Part(BaseModel):
+    """A file beside the learner's that a checkpoint may do without."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size_bytes: int
+    sha256: str
 
 
 class Manifest(BaseModel):
@@ -52,6 +63,7 @@ class Manifest(BaseModel):
     torch_version: str
     size_bytes: int
     sha256: str
+    diagnostics: Part | None = None
 
     def json_object(self) -> dict[str, Any]:
         """The checkpoint as HTTP tells it."""

@@ -95,6 +95,8 @@ class Recovery:
                 self._alarms.raise_alarm("checkpoint_bad", f"{error}; the one before it is used")
                 continue
             applier = self._applier
+            if applier.watching is not None:
+                applier.watching.begin(self._checkpoints, manifest.id)
             applier.cursor, applier.timeline = manifest.journal, manifest.timeline
             applier.cursors, applier.sequences = dict(manifest.cursors), dict(manifest.sequences)
             log.info("checkpoint %s loaded, journal id %d", manifest.id, manifest.journal)
@@ -140,13 +142,16 @@ class Recovery:
             return
         for timeline in self._timelines.values():
             if timeline.start == entry.id:
-                self._restore_again(timeline)
+                self._restore_again(timeline, entry.id)
         self._applier.passed(entry, forgotten)
 
-    def _restore_again(self, timeline: Timeline) -> None:
+    def _restore_again(self, timeline: Timeline, entry: int) -> None:
         try:
             _, snapshot = self._checkpoints.read(timeline.checkpoint)
             self._applier.restore(snapshot, timeline.id)
+            if self._applier.watching is not None:
+                self._applier.watching.begin(self._checkpoints, timeline.checkpoint)
+                self._applier.watching.went_back(entry)
         except (CheckpointBad, RequestRefused, ModelError) as error:
             raise DirectoryRefused(
                 f"{self._journal.path}: no checkpoint of timeline {timeline.id} is good, and {timeline.checkpoint}, "

@@ -22,8 +22,12 @@ TRIVIAL_ERRORS = (
 )
 """The trivial predictors whose error every record carries, as columns ``trivial_<name>``."""
 
+LOOK = "look/"
+"""Before a stream's name: the key of ``meta`` its last look is kept under."""
+
 DDL = f"""
-CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline, learned_id
+CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline, learned_id,
+                                    -- look/STREAM (JSON): the last look at a stream's diagnostics
     key TEXT PRIMARY KEY, value TEXT NOT NULL
 ) WITHOUT ROWID;
 

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """Threads of one operation of the retina; fixed when the data directory is made (then: cores, at most 4)."""
     lag_limit: Annotated[int, Field(ge=1)] = 240
     """Fixations waiting to be learned above which readyz says no."""
+    diagnostics: bool = True
+    """Measure while learning whether it is real (--no-diagnostics: don't): windows, /v1/diagnostics, alarms."""
     publish_embeddings: bool = False
     """Put the embedding into every published record."""
     access_dir: Path | None = None

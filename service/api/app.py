@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service.access import Access
 from service.api import (
     checkpoints,
+    diagnostics,
     docs,
     embed,
     embedding,
@@ -35,7 +36,7 @@ from service.api.site import Site
 from service.settings import Settings
 
 THREADS = 8
-"""Of which at most one computes and four wait for the worker, so a short look always finds one."""
+"""Of which at most one computes and six wait for the worker, so a short look always finds one."""
 VERSION = "1"
 
 _PROBLEM: dict[str, Any] = {
@@ -67,7 +68,7 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Guard, access=access, allowed_hosts=host_list(settings.allowed_hosts))
-    for resource in (health, metrics, model, streams, embedding, records, patch, embed, checkpoints):
+    for resource in (health, metrics, model, streams, embedding, records, patch, embed, checkpoints, diagnostics):
         app.include_router(resource.router(site))
     for drawn in (loss, page):
         app.include_router(drawn.router(site, history))

@@ -33,6 +33,16 @@ OF_A_STREAM = {
     "rjepa_stream_idle_seconds": ("idle_s", "seconds since the newest fixation came"),
     "rjepa_stream_connected": ("connected", "1 where a client has said hello for it since the worker started"),
 }
+OF_THE_LAST_LOOK = {
+    "rjepa_stream_learning": (("learning",), "1 where the lower end of the skill's interval is above 0"),
+    "rjepa_stream_skill": (("skill", "value"), "skill against the best trivial predictor"),
+    "rjepa_stream_skill_low": (("skill", "low"), "lower end of its 95 % interval"),
+    "rjepa_stream_skill_high": (("skill", "high"), "upper end of its 95 % interval"),
+    "rjepa_stream_learned_skill": (("learned_skill", "value"), "what the circuit adds beyond its untrained twin"),
+    "rjepa_stream_rank_ratio": (("rank_ratio",), "effective rank over the frozen network's"),
+    "rjepa_stream_live_cosine": (("live_cosine",), "the gradient's cosine with back-propagation through time"),
+}
+"""Kept from the last regular look at a stream's diagnostics: nothing is computed for a scrape."""
 COUNTED_OF_A_STREAM = {
     "rjepa_stream_learned": ("learned", "fixations learned"),
     "rjepa_stream_padded": ("padded", "fixations whose patch went over the frame's edge"),
@@ -56,6 +66,7 @@ class _Now(Collector):
                 if entry[key] is not None:
                     family.add_metric([entry["stream"]], float(entry[key]))
             yield family
+        yield from self._last_looks()
         for name, (key, text) in COUNTED_OF_A_STREAM.items():
             counter = CounterMetricFamily(name, text, labels=["stream"])
             for entry in self._entries:
@@ -69,6 +80,25 @@ class _Now(Collector):
         alarms = GaugeMetricFamily("rjepa_alarms", "alarms kept, by kind", labels=["kind"])
         for kind, count in self._alarms.items():
             alarms.add_metric([kind], float(count))
+        yield alarms
+
+    def _last_looks(self) -> Iterator[Metric]:
+        looks = [(entry["stream"], entry["diagnostics"]) for entry in self._entries if entry["diagnostics"]]
+        for name, (path, text) in OF_THE_LAST_LOOK.items():
+            family = GaugeMetricFamily(name, text, labels=["stream"])
+            for stream, look in looks:
+                value = look
+                for key in path:
+                    value = value[key]
+                if value is not None:
+                    family.add_metric([stream], float(value))
+            yield family
+        alarms = GaugeMetricFamily(
+            "rjepa_stream_alarm", "1 while this alarm about learning is on", labels=["stream", "kind"]
+        )
+        for stream, look in looks:
+            for alarm in look["alarms"]:
+                alarms.add_metric([stream, alarm["kind"]], 1.0)
         yield alarms
 
     def _worker(self) -> Iterator[Metric]:

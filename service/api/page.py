@@ -43,7 +43,8 @@ def router(site: Site, history: ErrorHistory) -> APIRouter:
         body = [f"<h1>rjepa</h1>{_state(site, status)}"]
         if shown is not None:
             loss = loss_by_time(history.get(shown), POINTS, WINDOW)
-            body.append(_curve(shown, loss))
+            look = next(entry["diagnostics"] for entry in entries if entry["stream"] == shown)
+            body.append(_curve(shown, loss) + _word(look))
         body.append(_streams(entries, shown))
         body.append(_alarms(alarms))
         body.append('<p class="quiet">The same as numbers: <a href="/docs">all calls of the HTTP interface</a>.</p>')
@@ -106,6 +107,18 @@ def _curve(stream: str, loss: dict[str, Any]) -> str:
         for kind, text in keys
     )
     return f'{head}{loss_picture(loss, stream)}<ul class="key">{legend}</ul>'
+
+
+def _word(look: dict[str, Any] | None) -> str:
+    """Whether it learns, as of the last regular look."""
+    if look is None:
+        return '<p class="quiet">Not learning yet, or not known: too few fixations.</p>'
+    kind = "good" if look["learning"] else "bad"
+    said = f'<p><span class="{kind}">{html.escape(look["verdict"])}</span> {html.escape(look["why"])}'
+    said += f", as of seq {look['seq']:,}"
+    for alarm in look["alarms"]:
+        said += f'<br><span class="bad">{html.escape(alarm["kind"])}</span> {html.escape(alarm["detail"])}'
+    return f"{said}</p>"
 
 
 def _streams(entries: list[dict[str, Any]], shown: str | None) -> str:

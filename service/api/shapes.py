@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service.api.diagnostics_shapes import Look
 from service.schema import TRIVIAL_ERRORS
 
 
@@ -96,6 +97,9 @@ class Stream(_Shape):
     )
     created: float
     alarms: list[AlarmTold] = Field(description="the newest alarms of this stream, newest first")
+    diagnostics: Look | None = Field(
+        description="the last regular look at whether learning is real; null before the first, or where it is off"
+    )
 
 
 class Streams(_Shape):

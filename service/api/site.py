@@ -112,6 +112,12 @@ class Worker:
         embedding: list[float] = self._ask({"op": "embed", "patch": patch}, COMMAND_LIMIT_S)["embedding"]
         return embedding
 
+    def diagnostics(self, what: str, stream: str | None) -> dict[str, Any]:
+        """``representation`` or ``gradient``, of one stream or of all."""
+        request = {"op": "diagnostics", "what": what, "stream": stream}
+        told: dict[str, Any] = self._ask(request, COMMAND_LIMIT_S)["diagnostics"]
+        return told
+
     def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
         told = self._client.ask(request, timeout_s=limit_s)
         if not told.get("ok"):
@@ -131,7 +137,7 @@ class Site:
 
     def open_queues(self) -> None:
         """Make the queues in the running event loop."""
-        self.queues = {"heavy": Queue(1), "command": Queue(4), "embed": Queue(1)}
+        self.queues = {"heavy": Queue(1), "command": Queue(4), "embed": Queue(1), "diagnostics": Queue(1)}
 
     def queue(self, name: str) -> params.Depends:
         """A dependency: the call stands in that queue, and leaves it before its answer is sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from service.api.security import json_only
 from service.api.shapes import Stream, StreamDone, Streams
 from service.api.site import Site, StreamId, answer, check_stream, done_or_accepted
 from service.history import lineage, present_timeline, where_lineage
+from service.schema import LOOK
 
 RATE_OVER_S = 60.0
 ALARMS_TOLD = 20
@@ -149,7 +151,13 @@ def _entry(
         "connected": None if owners is None else bool(owners.get(name, {}).get("connected", False)),
         "created": row["created"],
         "alarms": newest_alarms(connection, name),
+        "diagnostics": _last_look(connection, name),
     }
+
+
+def _last_look(connection: sqlite3.Connection, stream: str) -> dict[str, Any] | None:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (LOOK + stream,)).fetchone()
+    return None if row is None else dict(json.loads(row[0]))
 
 
 def _rate(connection: sqlite3.Connection, stream: str, next_seq: int, now_s: float) -> float:
