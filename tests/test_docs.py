@@ -10,6 +10,8 @@ import pytest
 import rjepa
 from clients.wire import KINDS, ErrorCode
 from service import alarms
+from service.api.diagnostics_shapes import Gradient, Representation
+from service.api.metrics import BY_REASON, COUNTED_OF_A_STREAM, OF_A_STREAM, OF_THE_LAST_LOOK, OF_THE_WORKER
 from service.schema import TRIVIAL_ERRORS
 from service.settings_page import page
 from tests.helpers import ROOT
@@ -46,6 +48,16 @@ def test_every_trivial_predictor_is_told(name: str) -> None:
 @pytest.mark.parametrize("kind", alarms.KINDS)
 def test_every_alarm_is_told(kind: str) -> None:
     assert f"`{kind}`" in DOCS["operation.md"]
+
+
+@pytest.mark.parametrize("name", [*OF_THE_WORKER, *OF_A_STREAM, *OF_THE_LAST_LOOK, *COUNTED_OF_A_STREAM, *BY_REASON])
+def test_every_metric_is_told(name: str) -> None:
+    assert f"`{name}`" in DOCS["operation.md"]
+
+
+@pytest.mark.parametrize("name", [*Representation.model_fields, *Gradient.model_fields])
+def test_every_measure_is_told(name: str) -> None:
+    assert f"`{name}`" in DOCS["http.md"]
 
 
 def test_every_route_is_told() -> None:

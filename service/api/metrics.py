@@ -47,6 +47,11 @@ COUNTED_OF_A_STREAM = {
     "rjepa_stream_learned": ("learned", "fixations learned"),
     "rjepa_stream_padded": ("padded", "fixations whose patch went over the frame's edge"),
 }
+BY_REASON = {
+    "rjepa_stream_skipped": "fixations not learned",
+    "rjepa_stream_alarm": "1 while this alarm about learning is on",
+    "rjepa_alarms": "alarms kept, by kind",
+}
 
 
 class _Now(Collector):
@@ -72,12 +77,14 @@ class _Now(Collector):
             for entry in self._entries:
                 counter.add_metric([entry["stream"]], float(entry[key]))
             yield counter
-        skipped = CounterMetricFamily("rjepa_stream_skipped", "fixations not learned", labels=["stream", "reason"])
+        skipped = CounterMetricFamily(
+            "rjepa_stream_skipped", BY_REASON["rjepa_stream_skipped"], labels=["stream", "reason"]
+        )
         for entry in self._entries:
             for reason, count in entry["dropped"].items():
                 skipped.add_metric([entry["stream"], reason], float(count))
         yield skipped
-        alarms = GaugeMetricFamily("rjepa_alarms", "alarms kept, by kind", labels=["kind"])
+        alarms = GaugeMetricFamily("rjepa_alarms", BY_REASON["rjepa_alarms"], labels=["kind"])
         for kind, count in self._alarms.items():
             alarms.add_metric([kind], float(count))
         yield alarms
@@ -93,9 +100,7 @@ class _Now(Collector):
                 if value is not None:
                     family.add_metric([stream], float(value))
             yield family
-        alarms = GaugeMetricFamily(
-            "rjepa_stream_alarm", "1 while this alarm about learning is on", labels=["stream", "kind"]
-        )
+        alarms = GaugeMetricFamily("rjepa_stream_alarm", BY_REASON["rjepa_stream_alarm"], labels=["stream", "kind"])
         for stream, look in looks:
             for alarm in look["alarms"]:
                 alarms.add_metric([stream, alarm["kind"]], 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 import torch
 
 from model import snapshot
+from model.bootstrap import NOTHING, Interval
 from model.diagnostics import MOST_STREAMS
 from model.errors import ModelError
 from model.learner import Learner
+from model.skill import Skill
 from model.snapshot import Snapshot
+from model.verdict import judge
 from tests.model.diagnosed import Diagnosed, M, begun, looks, noise, run, small, turning
 
 KEYS = {
@@ -170,6 +174,47 @@ def test_it_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     for stream in (None, "a"):
         assert whole.diagnostics.representation(stream) == again.diagnostics.representation(stream)
         assert whole.diagnostics.gradient(stream) == again.diagnostics.gradient(stream)
+
+
+def test_nothing_depends_on_when_a_block_is_scored() -> None:
+    """The other thread is held up until all is fed; what is told and packed is what it is without that."""
+    prompt, held_up = begun(), begun()
+    go_on = threading.Event()
+    held_up.diagnostics._evidence._helper.submit(go_on.wait)
+    z = turning(500, 0.7)
+    for each in z:
+        prompt.feed(each)
+        prompt.diagnostics._land(wait=True)
+        held_up.feed(each)
+    assert held_up.diagnostics.busy
+    assert not prompt.diagnostics.busy
+    moment, others = held_up.diagnostics.moment("a"), prompt.diagnostics.moment("a")
+    for each in turning(200, 0.1, seed=1):
+        prompt.feed(each)
+    go_on.set()
+    assert moment.representation() == others.representation(), "a moment stays what it was"
+    for each in turning(200, 0.1, seed=1):
+        held_up.feed(each)
+    one, other = prompt.diagnostics.pack(), held_up.diagnostics.pack()
+    assert one.meta == other.meta
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(other.tensors[name], tensor, rtol=0.0, atol=0.0, equal_nan=True, msg=name)
+    assert moment.gradient() == others.gradient()
+
+
+def test_the_word_says_why() -> None:
+    nothing = Skill(NOTHING, NOTHING, None, {})
+    assert judge(nothing, 412) == ("not learning yet", "too few fixations (412 of 600)")
+    assert judge(nothing, 700).word == "not learning yet"
+    for low, high, word, why in [
+        (0.1, 0.3, "learning", "better than"),
+        (-0.1, 0.3, "not learning yet", "may be no better than"),
+        (-0.3, -0.1, "not learning yet", "worse than"),
+    ]:
+        found = judge(Skill(Interval(0.0, low, high), NOTHING, "carry_ar1", {}), 5000)
+        assert found.word == word
+        assert f"{why} the best trivial predictor (carry_ar1)" in found.why
+        assert f"({low:+.3f} to {high:+.3f})" in found.why
 
 
 def test_what_does_not_fit_is_refused_and_forgotten() -> None:

@@ -20,6 +20,7 @@ import zmq
 
 from clients.wire import Learned
 from model.config import ModelConfig
+from model.diagnostics import Diagnostics
 from model.learner import Learner
 from model.snapshot import Snapshot
 from service.alarms import Alarms
@@ -33,6 +34,7 @@ from service.mailbox import Mailbox, Stop
 from service.publish import Publisher
 from service.recovery import Recovery
 from service.stepmark import StepMark
+from service.watching import Watching
 from tests.helpers import fixation_body
 
 CONFIG = ModelConfig.preset(
@@ -75,7 +77,9 @@ class Bench:
     def learn(self, turns: int = 1_000_000) -> None:
         """So many turns, or until nothing waits."""
         for _ in range(turns):
-            if not self.loop._turn():
+            worked = self.loop._turn()
+            self.loop._tell_looks(wait=not worked)
+            if not worked:
                 return
 
     def command(self, name: str, stream: str | None = None, **arguments: Any) -> int:
@@ -94,8 +98,21 @@ class Bench:
         self.writer.start()
         self.loop._writer = self.writer
 
-    def offer(self, stream: str, count: int, *, sequence: str | None = None, size: int = CONFIG.features) -> None:
-        """The next ``count`` fixations of a stream, their features drawn from name and seq."""
+    @property
+    def watching(self) -> Watching:
+        assert self.applier.watching is not None
+        return self.applier.watching
+
+    def offer(
+        self,
+        stream: str,
+        count: int,
+        *,
+        sequence: str | None = None,
+        size: int = CONFIG.features,
+        seen: np.ndarray | None = None,
+    ) -> None:
+        """The next ``count`` fixations of a stream, their features drawn from name and seq, or ``seen[seq]``."""
         cursors = {cursor.name: cursor for cursor in self.journal.cursors()}
         if stream not in cursors:
             self.journal.claim(stream, 1, time.time())
@@ -109,7 +126,8 @@ class Bench:
             batch.append(Admitted(stream, seq, now_s, text, bytes(32), b"", padded=False, frame_deg_assumed=True))
         self.journal.append(batch)
         last = self.journal.last_id()
-        self.journal.put_features((last - count + 1 + n, features(stream, first + n, size)) for n in range(count))
+        made = [features(stream, first + n, size) if seen is None else seen[first + n] for n in range(count)]
+        self.journal.put_features((last - count + 1 + n, z) for n, z in enumerate(made))
 
     def records(self) -> list[tuple[Any, ...]]:
         """Every record but its times, by journal id."""
@@ -138,6 +156,7 @@ def life(
     recover: bool = True,
     identity: dict[str, Any] = IDENTITY,
     learner: Callable[[], Learner] = lambda: Learner(CONFIG, seed=0),
+    watched: bool = False,
 ) -> Iterator[Bench]:
     """A worker on ``folder`` from its start to a crash: nothing is finished at the end."""
     torch.set_num_threads(1)
@@ -153,6 +172,8 @@ def life(
     wake: Mailbox[None] = Mailbox()
     stop = Stop(wake)
     applier = Applier(learner(), mark, journal.quarantined())
+    if watched:
+        applier.watching = Watching(Diagnostics(applier.learner, seed=0), alarms, journal.looks())
     retina = None  # every fixation has its features
     seeing = Features(retina, journal, alarms, batch=8, threads=1)  # type: ignore[arg-type]
     recovery = Recovery(applier, journal, checkpoints, seeing, alarms, identity)
@@ -170,6 +191,8 @@ def life(
             yield bench
         finally:
             bench.writer.stop()
+            if applier.watching is not None:
+                applier.watching.close()
             journal.close()
             mark.close()
             wake.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.api import shapes
+from service.errors import RequestRefused
 from service.schema import TRIVIAL_ERRORS
 from tests.helpers import patches
 from tests.service.api_support import MODEL, Lab, interface, working
@@ -130,6 +132,64 @@ def test_alarms_are_told_at_their_stream(lab: Lab, client: httpx.Client) -> None
         {"time": 7.0, "kind": "data_lost", "stream": "s1", "detail": "seq 3 to 5"}
     ]
     assert answer["streams"][1]["alarms"] == []
+
+
+LOOK = {
+    "entry": 650,
+    "seq": 600,
+    "time": 7.0,
+    "count": 600,
+    "learning": True,
+    "verdict": "learning",
+    "why": "skill +0.200 (+0.100 to +0.300): better than the best trivial predictor (carry_ar1)",
+    "skill": {"value": 0.2, "low": 0.1, "high": 0.3},
+    "learned_skill": {"value": None, "low": None, "high": None},
+    "rank_ratio": 0.2,
+    "live_cosine": 0.97,
+    "alarms": [{"kind": "rank_lost", "detail": "effective rank 2.0", "since": 6.0}],
+}
+
+
+def test_the_last_look_is_told_as_word_and_metrics(lab: Lab, client: httpx.Client) -> None:
+    lab.learn([None, 0.5], "s1")
+    lab.learn([None, 0.5], "s2")
+    lab.journal.put_meta("look/s1", json.dumps(LOOK))
+    first, second = get(client, "/v1/streams")["streams"]
+    shapes.Stream.model_validate(first)
+    assert (first["diagnostics"], second["diagnostics"]) == (LOOK, None)
+    page = client.get("/", params={"stream": "s1"}).text
+    assert all(word in page for word in (">learning<", "+0.100 to +0.300", "rank_lost"))
+    assert "Not learning yet" in client.get("/", params={"stream": "s2"}).text
+    text = client.get("/metrics").text
+    for line in (
+        'rjepa_stream_learning{stream="s1"} 1.0',
+        'rjepa_stream_skill{stream="s1"} 0.2',
+        'rjepa_stream_skill_low{stream="s1"} 0.1',
+        'rjepa_stream_skill_high{stream="s1"} 0.3',
+        'rjepa_stream_rank_ratio{stream="s1"} 0.2',
+        'rjepa_stream_live_cosine{stream="s1"} 0.97',
+        'rjepa_stream_alarm{kind="rank_lost",stream="s1"} 1.0',
+    ):
+        assert line in text
+    assert "rjepa_stream_learned_skill{" not in text, "what is not known is left out"
+    assert 'rjepa_stream_skill{stream="s2"}' not in text
+    lab.restore(1)
+    assert get(client, "/v1/streams/s1")["diagnostics"] is None, "a look does not outlive a restore"
+
+
+@pytest.mark.parametrize("what", ["representation", "gradient"])
+def test_diagnostics_are_the_workers_word(lab: Lab, client: httpx.Client, what: str) -> None:
+    path = f"/v1/diagnostics/{what}"
+    assert refused(client, path, 503, stream="s1")["code"] == "worker_unreachable"
+    assert refused(client, path, 422, stream=".hidden")["code"] == "invalid"
+    with working(lab.folder) as desk, interface(lab.folder) as other:
+        desk.result = {"diagnostics": {"stream": "s1"}}
+        assert get(other, path, stream="s1") == {"stream": "s1"}
+        assert desk.asked[-1] == {"op": "diagnostics", "what": what, "stream": "s1"}
+        get(other, path)
+        assert desk.asked[-1]["stream"] is None
+        desk.refusal = RequestRefused(409, "diagnostics_off", "they are off")
+        assert refused(other, path, 409)["code"] == "diagnostics_off"
 
 
 def test_the_embedding_is_the_newest_and_a_repeat_moves_its_seq(lab: Lab, client: httpx.Client) -> None:
@@ -339,6 +399,8 @@ def test_the_openapi_document_names_every_call(still: httpx.Client) -> None:
         "GET /v1/streams/{stream}/loss",
         "GET /v1/streams/{stream}/fixations/{seq}/patch",
         "POST /v1/embed",
+        "GET /v1/diagnostics/representation",
+        "GET /v1/diagnostics/gradient",
         "GET /v1/checkpoints",
         "POST /v1/checkpoints",
         "GET /v1/checkpoints/{checkpoint}",

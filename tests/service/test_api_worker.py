@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from service.api import shapes
+from service.api import diagnostics_shapes, shapes
 from tests.helpers import PlainClient, Running, free_port, patches, start_rjepa, wait_until
 from tests.service.api_support import interface
 
@@ -83,6 +83,29 @@ def test_what_is_streamed_can_be_read(running: Lab) -> None:
     assert stream["frame_deg_assumed"] == 30
     assert "rjepa_worker_up 1.0" in running.http.get("/metrics").text
     assert "read" in running.http.get("/").text
+
+
+def test_whether_it_learns_is_told(running: Lab) -> None:
+    running.send("told", 130)
+    found = running.get("/v1/diagnostics/representation", stream="told")
+    diagnostics_shapes.Representation.model_validate(found)
+    assert (found["count"], found["learning"], found["verdict"]) == (129, False, "not learning yet")
+    assert found["why"] == "too few fixations (129 of 600)"
+    assert found["effective_rank"] > 1.0
+    assert np.shape(found["place_memory"]["known"]) == (6, 12)
+    assert 0.0 < np.max(found["place_memory"]["known"]) <= 1.0
+    every = running.get("/v1/diagnostics/representation")
+    assert every["stream"] is None
+    assert every["count"] >= 129
+    gradient = running.get("/v1/diagnostics/gradient", stream="told")
+    diagnostics_shapes.Gradient.model_validate(gradient)
+    assert (gradient["streams"], gradient["rfp_exact"]) == (["told"], True)
+    assert gradient["exactness"]["cosine"] == pytest.approx(1.0, abs=1e-9)
+    assert gradient["live"]["cosine"] is not None
+    assert running.get("/v1/streams/told")["diagnostics"] is None, "the first regular look is at 600"
+    for what in ("representation", "gradient"):
+        unknown = running.http.get(f"/v1/diagnostics/{what}", params={"stream": "nobody"})
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_stream")
 
 
 def test_embedding_an_image_changes_nothing(running: Lab) -> None:

@@ -53,6 +53,20 @@ def test_a_command_that_must_be_done_first_says_that_it_will_be(
     assert f"journalled as {entry.id}" in answer["detail"]
 
 
+def test_diagnostics_that_are_off_or_of_nobody_are_refused(tmp_path: Path) -> None:
+    with at_work(tmp_path) as (client, journal):
+        journal.claim("s", 1, 1.0)
+        for what, stream, status, code in [
+            ("representation", "s", 409, "diagnostics_off"),
+            ("gradient", None, 409, "diagnostics_off"),
+            ("gradient", "nobody", 404, "unknown_stream"),
+            ("representation", ["s"], 404, "unknown_stream"),
+            ("everything", "s", 422, "bad_argument"),
+        ]:
+            answer = client.ask({"op": "diagnostics", "what": what, "stream": stream}, timeout_s=10)
+            assert (answer["status"], answer["code"]) == (status, code)
+
+
 def test_other_commands_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desks, "APPLIED_S", 0.2)
     with at_work(tmp_path) as (client, journal):

@@ -119,13 +119,15 @@ def test_killed_stopped_and_never_twice(data_dir: Path, made_directory: Path, tm
         assert [record.seq for record in working.records("s")] == list(range(count))
         assert working.process.terminate(limit_s=10.0) == 0
 
-    learners = []
+    learners, watched = [], []
     for folder in (killed, stopped):
         checkpoints = Checkpoints(folder / "checkpoints")
         newest = checkpoints.list()[-1]
         assert newest.cursors == {"s": count}
         learners.append(checkpoints.read(newest.id)[1])
+        watched.append(checkpoints.diagnostics(newest.id))
     assert same_bits(*learners)
+    assert same_bits(*watched), "diagnostics too"
 
 
 @pytest.fixture(scope="module")
