@@ -99,7 +99,7 @@ class Ceiling:
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able."""
         tensors = {"covariances": self._covariances.clone(), "recent": self._recent.clone()}
-        tensors |= {f"weights_{order}": w.clone() for order, w in zip(_ORDERS, self._weights, strict=True)}
+        tensors |= {f"weights_{order}": w for order, w in zip(_ORDERS, self._weights, strict=True)}
         return tensors, {"count": self._count, "blocks": self._blocks}
 
     def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:

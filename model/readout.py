@@ -38,6 +38,7 @@ _SOLVED_EARLY = (2, 4, 8, 12, 16)
 """Blocks after which everything is solved; later each group in its turn."""
 _ROUND = 8
 """Blocks from one turn to the next."""
+_STRIPE = 64
 _LEAST_SCALE = 1e-8
 _MOST_DOUBT = 1e9
 
@@ -215,18 +216,23 @@ class Readouts:
             for readout in group.values():
                 readout.solve(self._gram, self._cross, scales)
 
+    def _stripes(self) -> list[Tensor]:
+        """Views of G, 64 rows each as far as the diagonal: the lower triangle, and little more."""
+        return [self._gram[at : at + _STRIPE, : at + _STRIPE] for at in range(0, self._layout.size, _STRIPE)]
+
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able."""
-        lower = torch.cat([row[: end + 1] for end, row in enumerate(self._gram)])
-        tensors = {"gram": lower, "cross": self._cross.clone()}
+        tensors = {"gram": torch.cat([stripe.reshape(-1) for stripe in self._stripes()]), "cross": self._cross.clone()}
         for name, readout in self.all.items():
-            tensors |= {f"{name}/weights": readout.weights.clone(), f"{name}/recent": readout.recent.clone()}
+            tensors |= {f"{name}/weights": readout.weights, f"{name}/recent": readout.recent.clone()}
         return tensors, {"weight": self._weight, "blocks": self._blocks}
 
     def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Go on from what :meth:`pack` gave. Raises KeyError or RuntimeError where it does not fit."""
-        lower = torch.tril_indices(self._layout.size, self._layout.size)
-        self._gram[lower[0], lower[1]] = tensors["gram"]
+        stripes = self._stripes()
+        parts = tensors["gram"].split([stripe.numel() for stripe in stripes])
+        for stripe, part in zip(stripes, parts, strict=True):
+            stripe.copy_(part.view_as(stripe))
         self._cross.copy_(tensors["cross"])
         for name, readout in self.all.items():
             readout.weights = torch.zeros_like(readout.weights).copy_(tensors[f"{name}/weights"])

@@ -29,6 +29,7 @@ def test_demo_ends_by_itself_with_a_summary(data_dir: Path) -> None:
     assert "http://127.0.0.1:" in done.stdout
     assert "40 fixations durable" in done.stdout
     assert "best trivial predictor" in done.stdout
+    assert "Is it learning? not learning yet: too few fixations (" in done.stdout
 
 
 def test_exit_without_an_end_is_refused() -> None:
