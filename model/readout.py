@@ -230,7 +230,7 @@ class Readouts:
     def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Go on from what :meth:`pack` gave. Raises KeyError or RuntimeError where it does not fit."""
         stripes = self._stripes()
-        parts = tensors["gram"].split([stripe.numel() for stripe in stripes])
+        parts = torch.split(tensors["gram"], [stripe.numel() for stripe in stripes])
         for stripe, part in zip(stripes, parts, strict=True):
             stripe.copy_(part.view_as(stripe))
         self._cross.copy_(tensors["cross"])
