@@ -129,7 +129,7 @@ def test_the_window_holds_the_last_blocks() -> None:
     for t, z in enumerate(noise(STEPS + 2 * BLOCK)):
         found.feed(z)
         if t + 1 in (2, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 1, STEPS + BLOCK):
-            windows[t + 1] = sum(sum(kept.counts) for kept in found.diagnostics._kept("a")[1])
+            windows[t + 1] = sum(sum(kept.counts) for kept in found.diagnostics.moment("a")._kept()[1])
     assert windows == {
         2: 1,
         BLOCK: BLOCK - 1,
