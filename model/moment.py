@@ -12,10 +12,11 @@ from model import fidelity, frozen_rank, retrieval
 from model.balance import balance, linear_map
 from model.evidence import Pending
 from model.fidelity import Fidelity, FidelityWindow, Kept
+from model.frozen_rank import Rank
 from model.learner import Learner
 from model.place_memory import COLUMNS, ROWS
 from model.rfp import is_exact
-from model.verdict import judge
+from model.verdict import LEARNING, judge
 from model.warned import Warned, about_gradient, about_rank, about_skill
 from model.windows import Windows
 
@@ -59,13 +60,13 @@ class Moment:
         spread = frozen_rank.covariance(embeddings)
         p = linear_map(self._learner)
         seen = embeddings.shape[0] >= 2
-        verdict = judge(found, windows.errors.count)
+        verdict = judge(found, windows.errors.count, self._about_rank(rank, pending))
         return {
             "stream": self._stream,
             "window": max(0, min(windows.errors.held, windows.errors.count - 500)),
             "count": windows.errors.count,
             "skipped": dict(windows.skipped),
-            "learning": found.learning,
+            "learning": verdict.word == LEARNING,
             "verdict": verdict.word,
             "why": verdict.why,
             "skill": found.skill.told(),
@@ -141,20 +142,20 @@ class Moment:
 
     def warnings(self) -> list[Warned]:
         """What is wrong now; see :mod:`model.warned`. Changes nothing; half a second."""
-        return self._warnings(*self._live_now())
+        rank, pending = self._windows.rank(self._frozen), self._waiting.errors(self._stream)
+        return self._warnings(self._about_rank(rank, pending), *self._live_now())
+
+    def _about_rank(self, rank: Rank, pending: Tensor) -> list[Warned]:
+        return about_rank(rank, self._windows.probe_lost(pending), *self._windows.skills_of_halves())
 
     def _live_now(self) -> tuple[Fidelity, Fidelity]:
         _, kept = self._kept()
         return self._live_and_credit(kept, [fidelity.backward(self._learner, each) for each in kept])
 
-    @torch.no_grad()
-    def _warnings(self, live: Fidelity, credit: Fidelity) -> list[Warned]:
-        windows = self._windows
-        older, newer = windows.skills_of_halves()
-        rank, lost = windows.rank(self._frozen), windows.probe_lost(self._waiting.errors(self._stream))
+    def _warnings(self, of_rank: list[Warned], live: Fidelity, credit: Fidelity) -> list[Warned]:
         return [
-            *about_skill(windows.skill(), older, newer),
-            *about_rank(rank, lost, older, newer),
+            *about_skill(self._windows.skill(), *self._windows.skills_of_halves()),
+            *of_rank,
             *about_gradient(live, credit, exact=is_exact(self._learner.config)),
         ]
 
@@ -162,17 +163,19 @@ class Moment:
         """The few numbers that are kept between two looks, and what is wrong; JSON-able. About half a second."""
         live, credit = self._live_now()
         windows, found = self._windows, self._windows.skill()
-        verdict = judge(found, windows.errors.count)
+        rank, pending = windows.rank(self._frozen), self._waiting.errors(self._stream)
+        of_rank = self._about_rank(rank, pending)
+        verdict = judge(found, windows.errors.count, of_rank)
         return {
             "count": windows.errors.count,
-            "learning": found.learning,
+            "learning": verdict.word == LEARNING,
             "verdict": verdict.word,
             "why": verdict.why,
             "skill": found.skill.told(),
-            "learned_skill": windows.learned_skill(self._waiting.errors(self._stream)).told(),
-            "rank_ratio": windows.rank(self._frozen).ratio,
+            "learned_skill": windows.learned_skill(pending).told(),
+            "rank_ratio": rank.ratio,
             "live_cosine": live.cosine,
-            "warned": [each._asdict() for each in self._warnings(live, credit)],
+            "warned": [each._asdict() for each in self._warnings(of_rank, live, credit)],
         }
 
 

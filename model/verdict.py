@@ -1,4 +1,4 @@
-"""The word: "learning" where the lower end of the skill's interval is above 0, and why.
+"""The word: "learning" where the lower end of the skill's interval is above 0 and nothing is wrong with the rank.
 
 It can't show more than skill does (model/skill.py): that something is learned, not how much of what there is.
 """
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from model.bootstrap import AT_LEAST
 from model.ring import WARM
 from model.skill import Skill
+from model.warned import Warned
 
 LEARNING, NOT_YET = "learning", "not learning yet"
 ENOUGH = WARM + AT_LEAST
@@ -23,8 +24,8 @@ class Verdict(NamedTuple):
     why: str
 
 
-def judge(found: Skill, count: int) -> Verdict:
-    """From the skill of a window, and of how many predictions it knows."""
+def judge(found: Skill, count: int, about_rank: list[Warned]) -> Verdict:
+    """From the skill of a window, of how many predictions it knows, and what is wrong with its rank."""
     skill = found.skill
     if skill.value is None or skill.low is None or skill.high is None:
         if count < ENOUGH:
@@ -32,6 +33,8 @@ def judge(found: Skill, count: int) -> Verdict:
         return Verdict(NOT_YET, "too many errors are missing or not finite")
     numbers = f"skill {skill.value:+.3f} ({skill.low:+.3f} to {skill.high:+.3f})"
     opponent = f"the best trivial predictor ({found.opponent})"
+    if found.learning and about_rank:
+        return Verdict(NOT_YET, f"{numbers}, but {about_rank[0].detail}")
     if found.learning:
         return Verdict(LEARNING, f"{numbers}: better than {opponent}")
     if skill.high < 0.0:

@@ -60,7 +60,7 @@ class Representation(_Shape):
     count: int = Field(description="predictions ever, since the diagnostics began")
     skipped: dict[str, int] = Field(description="fixations not learned from, by reason")
     learning: bool = Field(
-        description="whether the lower end of the skill's interval is above 0; not how much was learned"
+        description="whether the lower end of the skill's interval is above 0, nothing wrong with the rank"
     )
     verdict: Literal["learning", "not learning yet"] = Field(description="the same as a word")
     why: str = Field(description="one line", examples=["too few fixations (412 of 600)"])

@@ -34,7 +34,7 @@ OF_A_STREAM = {
     "rjepa_stream_connected": ("connected", "1 where a client has said hello for it since the worker started"),
 }
 OF_THE_LAST_LOOK = {
-    "rjepa_stream_learning": (("learning",), "1 where the lower end of the skill's interval is above 0"),
+    "rjepa_stream_learning": (("learning",), "1 where it is learning: skill above 0, nothing wrong with the rank"),
     "rjepa_stream_skill": (("skill", "value"), "skill against the best trivial predictor"),
     "rjepa_stream_skill_low": (("skill", "low"), "lower end of its 95 % interval"),
     "rjepa_stream_skill_high": (("skill", "high"), "upper end of its 95 % interval"),

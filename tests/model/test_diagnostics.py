@@ -20,6 +20,7 @@ from model.learner import Learner
 from model.skill import Skill
 from model.snapshot import Snapshot
 from model.verdict import judge
+from model.warned import Warned
 from tests.model.diagnosed import Diagnosed, M, begun, looks, noise, run, small, turning
 
 KEYS = {
@@ -204,17 +205,19 @@ def test_nothing_depends_on_when_a_block_is_scored() -> None:
 
 def test_the_word_says_why() -> None:
     nothing = Skill(NOTHING, NOTHING, None, {})
-    assert judge(nothing, 412) == ("not learning yet", "too few fixations (412 of 600)")
-    assert judge(nothing, 700).word == "not learning yet"
+    assert judge(nothing, 412, []) == ("not learning yet", "too few fixations (412 of 600)")
+    assert judge(nothing, 700, []).word == "not learning yet"
     for low, high, word, why in [
         (0.1, 0.3, "learning", "better than"),
         (-0.1, 0.3, "not learning yet", "may be no better than"),
         (-0.3, -0.1, "not learning yet", "worse than"),
     ]:
-        found = judge(Skill(Interval(0.0, low, high), NOTHING, "carry_ar1", {}), 5000)
+        found = judge(Skill(Interval(0.0, low, high), NOTHING, "carry_ar1", {}), 5000, [])
         assert found.word == word
         assert f"{why} the best trivial predictor (carry_ar1)" in found.why
         assert f"({low:+.3f} to {high:+.3f})" in found.why
+    collapsed = judge(Skill(Interval(0.2, 0.1, 0.3), NOTHING, "carry_ar1", {}), 5000, [Warned("rank_lost", "rank 2")])
+    assert collapsed == ("not learning yet", "skill +0.200 (+0.100 to +0.300), but rank 2")
 
 
 def test_what_does_not_fit_is_refused_and_forgotten() -> None:
