@@ -148,7 +148,7 @@ class Learner:
         guesses = self._guesses(own, marked)
         new = self._imagine(own, guesses, z)  # 2
         attempt = self._attempt(own, new, guesses, look)  # 3, 4, 5 and the gradients of 6
-        if (reason := unfit(new, attempt)) is not None:
+        if (reason := unfit(new, attempt, learning=self.learning)) is not None:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
         credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2

@@ -208,14 +208,17 @@ class Network:
         return self.propagation.cut(credit, self.config.sensitivity_limit)
 
 
-def unfit(new: Imagined, attempt: Attempt | None) -> str | None:
-    """Why a step must not be learned from, or None. What is not finite in the state or the reading shows in y and p."""
+def unfit(new: Imagined, attempt: Attempt | None, *, learning: bool) -> str | None:
+    """Why a step must not be learned from, or None. What is not finite in the state or the reading shows in y and p.
+
+    Without ``learning`` a gradient is for show, and stops nothing.
+    """
     if not math.isfinite(energy(new.y)):
         return "the state is not finite"
     if attempt is None:
         return None
     if not math.isfinite(attempt.errors[0]):
         return "the prediction error is not finite"
-    if attempt.gradient is not None and not math.isfinite(energy(attempt.gradient)):
+    if learning and attempt.gradient is not None and not math.isfinite(energy(attempt.gradient)):
         return "the gradient is not finite"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.learner import TRIVIAL_ERRORS, Learner, Look, Outcome
+from model.rfp import Sensitivities
 from model.snapshot import Snapshot
 from tests.model.fidelity import stream
 
@@ -272,6 +274,19 @@ def test_the_caller_may_reuse_its_arrays() -> None:
         buffer[:] = np.nan
         learners[1].observe("a", z.copy())
     assert same(learners[0].snapshot(), learners[1].snapshot())
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_gradient_for_show_refuses_no_step(learning: bool) -> None:
+    learner = Learner(medium(learning={"warmup": 0}), seed=0)
+    walk(learner, 30)
+    learner.watch = lambda seen: None
+    learner.set_learning(learning)
+    own = learner.own["a"]
+    learner.own["a"] = replace(own, sensitivities=Sensitivities(own.sensitivities.values * math.inf))
+    outcome = learner.observe("a", np.full(12, 0.5, np.float32))
+    assert outcome.skipped == ("refused" if learning else None)
+    assert outcome.reason == ("the gradient is not finite" if learning else None)
 
 
 def test_paused_it_watches_and_does_not_learn() -> None:
