@@ -214,7 +214,7 @@ def picture(world_seed: int, path: Walk, *, shown: int = 48, columns: int = 12) 
     """What a person can look at: uint8 (height, width, 3) RGB.
 
     Above, a row for each place along the ring, eight views each; below, the first ``shown`` fixations of the
-    scanpath in reading order, a bar under each: green where the rule held, red where it was a jump, grey where
+    scanpath in reading order, a bar under each: blue where the rule held, orange where it was a jump, grey where
     the rule said nothing.
     """
     patches = place_patches(world_seed)
@@ -237,7 +237,7 @@ def picture(world_seed: int, path: Walk, *, shown: int = 48, columns: int = 12) 
     return np.concatenate([_padded(row, widest) for row in whole])
 
 
-_GREEN, _RED, _GREY = (46, 160, 67), (207, 34, 46), (160, 160, 160)
+_BLUE, _ORANGE, _GREY = (0, 90, 181), (230, 120, 0), (160, 160, 160)
 _BORDER_PX = 2
 _BAR_PX = 6
 
@@ -245,7 +245,7 @@ _BAR_PX = 6
 def _bar(path: Walk, t: int) -> tuple[int, int, int]:
     if path.ruled[t] < 0:
         return _GREY
-    return _GREEN if path.ruled[t] == path.place[t] else _RED
+    return _BLUE if path.ruled[t] == path.place[t] else _ORANGE
 
 
 def _framed(patch: Patches, colour: tuple[int, int, int] | None = None) -> Patches:
