@@ -21,6 +21,8 @@ KEY = ("stream", "learner", "gaze", "fixations", "shuffled", "seed", "config", "
 JUDGED_FROM = 2000
 """Streams with fewer fixations are shown, not judged."""
 LEARNERS_TOLD = ("default", "mlp", "memoryless", "frozen", "one-step", "dense", "modular-4", "long", "paper")
+SHUFFLED_HELP = "what is seen in random order, gaze as it was: nothing to find"
+"""Were gaze shuffled with it, a camera that stands still would leave something: what is where."""
 BY = (
     Column("stream", "stream"),
     Column("fixations", "fixations"),
@@ -66,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     experiment_sources.add_options(parser)
     parser.add_argument("--learners", nargs="+", metavar="NAME", help=f"which of {', '.join(LEARNERS)}")
     parser.add_argument("--no-gaze", action="store_true", help="nothing is told of where the eye goes")
-    parser.add_argument("--shuffled", action="store_true", help="the same fixations in random order: nothing to find")
+    parser.add_argument("--shuffled", action="store_true", help=SHUFFLED_HELP)
     parser.add_argument(
         "--lean", action="store_true", help="skill, rank and state alone; a later run without it fills in the rest"
     )
@@ -101,9 +103,7 @@ def _row(one: Wanted, source: Source, features: KeptFeatures, kept: KeptRows, *,
         looks = source.looks(len(z)) if one.gaze else [None] * len(z)
         said = f"{one.stream} {one.learner} seed {one.seed}{' shuffled' if one.shuffled else ''}"
         with tqdm(total=len(z), desc=said, unit="fixation", disable=quiet, leave=False) as bar:
-            told = run_stream(
-                config, z[order], [looks[at] for at in order], seed=one.seed, lean=lean, progress=bar.update
-            )
+            told = run_stream(config, z[order], looks, seed=one.seed, lean=lean, progress=bar.update)
         found = {**key, "judged": len(z) >= JUDGED_FROM, **told}
         kept.add(found)
     return found
