@@ -138,13 +138,25 @@ class Access:
         return entry is not None and any(fnmatch.fnmatchcase(stream, pattern) for pattern in entry.streams)
 
     def role_of(self, token: str) -> Role | None:
-        """What ``token`` may do, or None for one that is not listed. Takes the same time for any token of a length."""
-        shown = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-        role: Role | None = None
+        """What ``token`` may do, or None for one that is not listed."""
+        entry = self.entry_of(token)
+        return None if entry is None else entry.role
+
+    def entry_of(self, token: str) -> TokenEntry | None:
+        """The entry of ``token``, or None for one that is not listed. Takes the same time for any token of a length."""
+        return self._entry(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+
+    def role_by_digest(self, sha256: str) -> Role | None:
+        """What the token with this SHA-256 (hex) may do now, or None once it is not listed."""
+        entry = self._entry(sha256)
+        return None if entry is None else entry.role
+
+    def _entry(self, sha256: str) -> TokenEntry | None:
+        found: TokenEntry | None = None
         for entry in self.tokens or ():
-            if hmac.compare_digest(shown, entry.sha256):
-                role = entry.role
-        return role
+            if hmac.compare_digest(sha256, entry.sha256):
+                found = entry
+        return found
 
     def _now(self) -> _Listed:
         """What the files say now. Files that turn bad under way are told once, and what was read before stays."""

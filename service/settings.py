@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     """Folder of CURVE keys and tokens; without it, DATA_DIR/access. What lies there is in force."""
     allowed_hosts: str = "localhost,127.0.0.1,[::1]"
     """Host headers the HTTP interface answers, separated by commas."""
+    request_rate: Annotated[float, Field(gt=0.0)] = 500.0
+    """Requests a second one client address may make over HTTP, 10 s worth of them at once; above, 429."""
+    http_connections: Annotated[int, Field(ge=1)] = 512
+    """Connections the HTTP interface holds at a time; one more is told 503."""
     log_json: bool = False
     """Log as one JSON object a line."""
 

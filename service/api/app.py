@@ -21,6 +21,7 @@ from service.api import (
     embed,
     embedding,
     health,
+    login,
     loss,
     metrics,
     model,
@@ -31,7 +32,9 @@ from service.api import (
     streams,
 )
 from service.api.error_history import ErrorHistory
+from service.api.rate import Rates
 from service.api.security import Guard, host_list
+from service.api.sessions import COOKIE, Sessions
 from service.api.site import Site
 from service.settings import Settings
 
@@ -67,12 +70,20 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
         responses={"4XX": _PROBLEM, "5XX": _PROBLEM, 422: _PROBLEM},
     )
     problems.install(app)
-    app.add_middleware(Guard, access=access, allowed_hosts=host_list(settings.allowed_hosts))
+    sessions = Sessions(access)
+    app.add_middleware(
+        Guard,
+        access=access,
+        allowed_hosts=host_list(settings.allowed_hosts),
+        sessions=sessions,
+        rates=Rates(settings.request_rate),
+    )
     for resource in (health, metrics, model, streams, embedding, records, patch, embed, checkpoints, diagnostics):
         app.include_router(resource.router(site))
     for drawn in (loss, page):
         app.include_router(drawn.router(site, history))
     app.include_router(docs.router(app))
+    app.include_router(login.router(access, sessions))
     _describe(app)
     return app
 
@@ -90,8 +101,11 @@ def _describe(app: FastAPI) -> None:
                 parts.setdefault("schemas", {})[shape.__name__] = {k: v for k, v in schema.items() if k != "$defs"}
             for unused in ("HTTPValidationError", "ValidationError"):
                 parts["schemas"].pop(unused, None)
-            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{}, {"token": []}]
+            parts["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            }
+            document["security"] = [{}, {"token": []}, {"session": []}]
         assert app.openapi_schema is not None
         return app.openapi_schema
 

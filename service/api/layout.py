@@ -41,9 +41,16 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of a page: its own style, and nothing else that runs or loads."""
+FORM_HEADERS = {
+    "Content-Security-Policy": POLICY.replace("form-action 'none'", "form-action 'self'"),
+    "Referrer-Policy": "same-origin",  # under no-referrer a form is sent with `Origin: null`
+}
+"""Of a page with a form, which may be sent to this interface alone."""
 
 
-def page_response(title: str, body: str, *, refresh_s: int | None = None) -> Response:
+def page_response(
+    title: str, body: str, *, refresh_s: int | None = None, form: bool = False, status: int = 200
+) -> Response:
     """A whole page around ``body``, which is HTML already; loaded again every ``refresh_s`` seconds."""
     refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
     text = (
@@ -52,7 +59,8 @@ def page_response(title: str, body: str, *, refresh_s: int | None = None) -> Res
         f'{refresh}<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
         f"<body>{body}</body></html>"
     )
-    return Response(text, media_type="text/html", headers={"Content-Security-Policy": POLICY})
+    headers = FORM_HEADERS if form else {"Content-Security-Policy": POLICY}
+    return Response(text, status, media_type="text/html", headers=headers)
 
 
 def table(head: list[str], rows: list[list[str]], text_columns: frozenset[int] = frozenset()) -> str:

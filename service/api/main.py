@@ -15,9 +15,10 @@ from fastapi import FastAPI
 from service import log
 from service.access import Access
 from service.api.app import create_app
+from service.api.connections import limited
 from service.listening import bind
 from service.parent import end_with_parent
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 
 NICENESS = 10
 """How far learning goes before reading when both want the same core."""
@@ -35,17 +36,18 @@ def main(argv: list[str]) -> int:
     access = Access.load(settings.access_folder)
     listening = bind(settings, access)
     os.nice(NICENESS)
-    server = _Server(server_config(create_app(settings, access)))
+    server = _Server(server_config(create_app(settings, access), settings))
     with listening:
         logger.info("listening on http://%s:%d", *listening.getsockname()[:2])
         server.run(sockets=[listening])
     return 0
 
 
-def server_config(app: FastAPI) -> uvicorn.Config:
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How ``app`` is served."""
     return uvicorn.Config(
         app,
+        http=limited(settings.http_connections),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -173,7 +173,7 @@ def interface(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     access = Access.load(made.access_folder)
     app = create_app(made, access)
     listening = bind(made, access)
-    server = uvicorn.Server(server_config(app))
+    server = uvicorn.Server(server_config(app, made))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
