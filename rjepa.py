@@ -24,12 +24,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "learn": ("service.learn_cli", "offline: recordings or a journal, in epochs, with a part held out"),
     "experiment": ("service.experiment_cli", "the truth about learning, as numbers"),
     "keys": ("service.access_cli", "CURVE keys"),
+    "pair": ("service.access_cli", "one file that pairs an acquisition computer"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),
     "init": ("service.access_cli", "keys and tokens at a first start, in one go"),
 }
 """Word, the module whose ``main(argv)`` does it, and one line of help."""
 
-TAKES_ITS_WORD = frozenset({"keys", "token", "init"})
+TAKES_ITS_WORD = frozenset({"keys", "pair", "token", "init"})
 """Commands that share a module and so are told which of them was typed."""
 
 EXIT_FAILED = 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from clients.errors import WorkerUnreachable
+from clients.pairing import read_pairing
 from clients.progress import Progress
 from clients.sender import Sender
 from clients.settings import StreamSettings
@@ -63,7 +64,7 @@ class Session:
             if waited_s > self.settings.connect_within:
                 raise WorkerUnreachable(
                     f"no worker answered at {sender.address} in {waited_s:.0f} s: start one there (rjepa serve), or "
-                    "name another with --ingest; a worker that asks for keys answers none but --key FILE"
+                    "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key FILE"
                 )
         return 0
 
@@ -118,9 +119,15 @@ class Session:
 
 
 def stream_name(source: str, settings: StreamSettings) -> str:
-    """The name given, else one made from the source: its letters, and the part if it is not the whole."""
-    if settings.stream is not None:
-        return settings.stream
+    """The name given, else one made from the source: its letters, and the part if it is not the whole.
+
+    Raises :class:`~clients.errors.OptionError` for one that this computer's pairing may not write.
+    """
+    name = settings.stream if settings.stream is not None else _made_from(source, settings)
+    return name if settings.pair is None else read_pairing(settings.pair).check(name)
+
+
+def _made_from(source: str, settings: StreamSettings) -> str:
     end = "end" if settings.end is None else f"{settings.end:g}"
     part = "" if settings.end is None and not settings.start else f"-{settings.start:g}-{end}"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source).strip("-.") or "stream"

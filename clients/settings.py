@@ -1,6 +1,7 @@
 """Every option of ``rjepa stream``, declared once: flags, help and bounds all come from the fields below.
 
-A flag goes before the environment: RJEPA_INGEST, RJEPA_SPOOL and RJEPA_STREAM_KEY.
+A flag goes before the environment: RJEPA_INGEST, RJEPA_SPOOL, RJEPA_STREAM_KEY and RJEPA_STREAM_PAIR; both go
+before what a pair file says.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clients.errors import OptionError
 from clients.pace import parse_speed
+from clients.pairing import read_pairing
 from clients.units import parse_pair
 
-ENVIRONMENT = {"ingest": "RJEPA_INGEST", "spool": "RJEPA_SPOOL", "key": "RJEPA_STREAM_KEY"}
+ENVIRONMENT = {
+    "ingest": "RJEPA_INGEST",
+    "spool": "RJEPA_SPOOL",
+    "key": "RJEPA_STREAM_KEY",
+    "pair": "RJEPA_STREAM_PAIR",
+}
 
 
 class StreamSettings(BaseModel):
@@ -35,6 +42,8 @@ class StreamSettings(BaseModel):
     """Folder where fixations are kept until the worker has them; without it, one of this user for worker and stream."""
     key: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
     """This client's key file, made by rjepa keys client, for a worker that asks for keys."""
+    pair: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """This computer's pair file, made by rjepa pair: the worker's address and this client's key in one."""
     px_per_degree: Annotated[str | None, Field(json_schema_extra={"metavar": "X"})] = None
     """Pixels of the video in one degree of visual angle at its centre; XxY where they differ."""
     start: Annotated[float, Field(ge=0.0, json_schema_extra={"metavar": "S"})] = 0.0
@@ -122,7 +131,7 @@ def load(kind: type[Settings], argv: list[str], prog: str, about: str) -> Settin
     )
     add_flags(parser, kind, sorted(kind.model_fields, key=lambda name: name in StreamSettings.model_fields))
     flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    return build(kind, flags, _environment(os.environ), prog)
+    return paired(build(kind, flags, _environment(os.environ), prog))
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type[StreamSettings], names: Iterable[str]) -> None:
@@ -140,6 +149,15 @@ def build(kind: type[Settings], flags: Mapping[str, Any], environment: Mapping[s
         name = str(first["loc"][0]) if first["loc"] else "options"
         source = f"--{name.replace('_', '-')}" if name in flags else ENVIRONMENT.get(name, name)
         raise OptionError(f"{source}: {first['msg']} (got {str(first['input'])[:80]!r}); see {prog} --help") from None
+
+
+def paired(settings: Settings) -> Settings:
+    """``settings`` with what its pair file says, where nothing else was given. Raises KeyRefused."""
+    if settings.pair is None:
+        return settings
+    found = read_pairing(settings.pair)
+    told = {"ingest": found.ingest, "key": settings.pair, "stream": found.only_stream()}
+    return settings.model_copy(update={k: v for k, v in told.items() if k not in settings.model_fields_set})
 
 
 class _Parser(argparse.ArgumentParser):

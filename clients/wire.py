@@ -33,6 +33,7 @@ ENCODINGS = ("raw", "png", "jpeg")
 MAX_FRAME_BYTES = 1 << 20
 """A frame above this is answered ``too_large``; above :data:`MAX_MESSAGE_BYTES` ZeroMQ cuts the connection."""
 MAX_MESSAGE_BYTES = 16 << 20
+MAX_FRAMES = 4
 MAX_SEQ = 2**53 - 1
 """The largest integer every JSON reader keeps exactly."""
 
@@ -47,6 +48,7 @@ class ErrorCode(str, Enum):
     BAD_STREAM = "bad_stream"
     BAD_PATCH = "bad_patch"
     TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
     UNAUTHORIZED = "unauthorized"
     HELLO_REQUIRED = "hello_required"
     FENCED = "fenced"
@@ -266,6 +268,8 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
     if not frames or frames[0] != VERSION:
         got = frames[0][:16] if frames else b""
         raise WireError(ErrorCode.BAD_VERSION, f"frame 0 is {got!r}; this side speaks {VERSION!r}")
+    if len(frames) > MAX_FRAMES:
+        raise WireError(ErrorCode.BAD_MESSAGE, f"more than {MAX_FRAMES} frames; no message has so many")
     if len(frames) < 3:
         raise WireError(ErrorCode.BAD_MESSAGE, f"{len(frames)} frames; version, kind and JSON are needed")
     kind = frames[1].decode("ascii", errors="replace")

@@ -41,6 +41,8 @@ log = logging.getLogger("rjepa.access")
 
 Id = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Z85Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
+Secret = Annotated[Z85Key, Field(repr=False)]
+StreamPattern = Annotated[str, StringConstraints(pattern=STREAM_PATTERN)]
 Role = Literal["read", "admin"]
 
 
@@ -55,22 +57,29 @@ class ServerKeys(_File):
     """The worker's CURVE pair, Z85 text as ZeroMQ takes it."""
 
     public: Z85Key
-    secret: Z85Key
+    secret: Secret
 
 
 class ClientEntry(_File):
     """A client on the list: its public key and patterns of the streams it may write (none: it may only listen)."""
 
     public: Z85Key
-    streams: list[Annotated[str, StringConstraints(pattern=STREAM_PATTERN)]]
+    streams: list[StreamPattern]
 
 
 class ClientKeyFile(_File):
     """What a client is handed: its own pair and the public key of the worker it belongs to."""
 
     public: Z85Key
-    secret: Z85Key
+    secret: Secret
     server: Z85Key
+
+
+class PairFile(ClientKeyFile):
+    """What pairs an acquisition computer: its keys, the address it reaches the worker at, the streams it may write."""
+
+    ingest: str
+    streams: list[StreamPattern]
 
 
 class TokenEntry(_File):

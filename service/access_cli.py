@@ -1,4 +1,4 @@
-"""``rjepa keys``, ``rjepa token`` and ``rjepa init``: making and taking back keys and tokens.
+"""``rjepa keys``, ``rjepa pair``, ``rjepa token`` and ``rjepa init``: making and taking back keys and tokens.
 
 Secrets are written to files of mode 0600, whole or not at all; a token is shown once, when it is made.
 """
@@ -28,10 +28,12 @@ from service.access import (
     Access,
     ClientEntry,
     ClientKeyFile,
+    PairFile,
     Role,
     ServerKeys,
     TokenEntry,
     TokenFile,
+    is_loopback,
 )
 from service.errors import AccessRefused, SettingsError
 from service.settings import load_settings
@@ -40,18 +42,22 @@ TOKEN_BYTES = 32
 
 
 def main(argv: list[str]) -> int:
-    """Run ``rjepa keys ...``, ``rjepa token ...`` or ``rjepa init ...``; ``argv[0]`` is that word."""
+    """Run ``rjepa keys ...``, ``pair ...``, ``token ...`` or ``init ...``; ``argv[0]`` is that word."""
     arguments = _parser().parse_args(argv)
     words: list[str] = []
-    for option in ("data_dir", "access_dir", "config"):
-        if getattr(arguments, option) is not None:
+    for option in ("data_dir", "access_dir", "config", "ingest"):
+        if getattr(arguments, option, None) is not None:
             words += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-    folder = load_settings(words, argv[0]).access_folder
+    settings = load_settings(words, argv[0])
+    folder = settings.access_folder
+    if arguments.command == "pair":
+        arguments.address = _reachable(settings.ingest, given=arguments.ingest is not None)
     run = {
         ("keys", "init"): _keys_init,
         ("keys", "client"): _keys_client,
         ("keys", "list"): _keys_list,
         ("keys", "revoke"): _keys_revoke,
+        ("pair", None): _pair,
         ("token", "add"): _token_add,
         ("token", "list"): _token_list,
         ("token", "revoke"): _token_revoke,
@@ -73,8 +79,8 @@ def make_server_keys(folder: Path) -> ServerKeys | None:
     return keys
 
 
-def make_client(folder: Path, name: str, streams: Sequence[str], out: Path) -> None:
-    """List a new client and write its key file to ``out``.
+def make_client(folder: Path, name: str, streams: Sequence[str], out: Path, ingest: str | None = None) -> None:
+    """List a new client and write its key file to ``out``; its pair file where ``ingest`` is given.
 
     Raises :class:`AccessRefused` without the worker's pair, for a name that is taken and where ``out`` exists.
     """
@@ -89,7 +95,8 @@ def make_client(folder: Path, name: str, streams: Sequence[str], out: Path) -> N
     if out.exists():
         raise AccessRefused(f"{out} is there already; name another file with --out")
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    _write(out, ClientKeyFile(public=public, secret=secret, server=access.curve.public))
+    keys = ClientKeyFile(public=public, secret=secret, server=access.curve.public)
+    _write(out, keys if ingest is None else PairFile(**dict(keys), ingest=ingest, streams=list(streams)))
     _write(listed, ClientEntry(public=public, streams=list(streams)))
 
 
@@ -142,6 +149,25 @@ def _keys_revoke(folder: Path, arguments: argparse.Namespace) -> None:
         raise AccessRefused(f"no client {arguments.name} on the list in {folder}; see `rjepa keys list`")
     listed.unlink()
     print(f"client {arguments.name} gets in no more and writes no more, at once")
+
+
+def _pair(folder: Path, arguments: argparse.Namespace) -> None:
+    if make_server_keys(folder) is not None:
+        print(f"wrote {folder / 'server.json'} (keep it secret); CURVE is on from the worker's next start")
+    out = Path(arguments.out or f"{arguments.name}.pair.json")
+    make_client(folder, arguments.name, arguments.streams, out, arguments.address)
+    print(f"client {arguments.name} reaches the worker at {arguments.address} and may write {_told(arguments.streams)}")
+    print(f"wrote {out}: move it to that computer alone (there: rjepa stream ... --pair {out.name})")
+
+
+def _reachable(ingest: str, *, given: bool) -> str:
+    """The address a client is told. Raises :class:`AccessRefused` for one that leads it nowhere."""
+    host, _, port = ingest.removeprefix("tcp://").rpartition(":")
+    if host in ("0.0.0.0", "*", "[::]") or port == "0" or (is_loopback(host) and not given):
+        raise AccessRefused(
+            f"{ingest} is not where another computer reaches this worker; say --ingest tcp://NAME-OR-ADDRESS:PORT"
+        )
+    return ingest
 
 
 def _token_add(folder: Path, arguments: argparse.Namespace) -> None:
@@ -267,6 +293,11 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--out", metavar="FILE", help="default: NAME.key.json in this folder")
     keys.add_parser("list", parents=[where], help="public keys and their streams")
     keys.add_parser("revoke", parents=[where], help="strike a client off").add_argument("name", type=_id)
+    pair = commands.add_parser("pair", parents=[where], help="one file that pairs an acquisition computer")
+    pair.add_argument("name", type=_id)
+    pair.add_argument("--streams", type=_pattern, nargs="+", required=True, metavar="PATTERN", help="demo, 's1-*', ...")
+    pair.add_argument("--ingest", metavar="ADDRESS", help="tcp://HOST:PORT where that computer reaches the worker")
+    pair.add_argument("--out", metavar="FILE", help="default: NAME.pair.json in this folder")
     token = commands.add_parser("token", help="HTTP tokens").add_subparsers(dest="action", required=True)
     add = token.add_parser("add", parents=[where], help="make a token and print it once")
     add.add_argument("name", type=_id)

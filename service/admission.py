@@ -28,6 +28,8 @@ from service.journal import StreamCursor
 MAX_CONNECTIONS = 10_000
 """Connections remembered; the one silent for longest has to say hello again."""
 MAX_STREAMS_PER_CONNECTION = 1_000
+MAX_STREAMS = 10_000
+"""Streams of one data directory, forgotten ones too: their numbering stays."""
 MAX_GAP = 500_000
 """Fixations that one hello may report lost."""
 MAX_EPOCH_LEAP = 1_000_000
@@ -91,14 +93,20 @@ class Admission:
     def hello(self, connection: bytes, hello: Hello) -> Claim:
         """What a hello asks for; to be made durable and then :meth:`granted`.
 
-        Nothing may be pending for the stream. Raises :class:`WireError` (fenced, bad_message).
+        Nothing may be pending for the stream. Raises :class:`WireError` (too_many, fenced, bad_message).
         """
         stream = self._streams.get(hello.stream)
         now = stream or _Stream()
         spoken = self._connections.get(connection, {})
         if hello.stream not in spoken and len(spoken) >= MAX_STREAMS_PER_CONNECTION:
             raise WireError(
-                ErrorCode.BAD_MESSAGE, f"at most {MAX_STREAMS_PER_CONNECTION} streams on one connection", hello.stream
+                ErrorCode.TOO_MANY, f"at most {MAX_STREAMS_PER_CONNECTION} streams on one connection", hello.stream
+            )
+        if stream is None and len(self._streams) >= MAX_STREAMS:
+            raise WireError(
+                ErrorCode.TOO_MANY,
+                f"{MAX_STREAMS} streams are held already; go on with one of them or make a new data directory",
+                hello.stream,
             )
         epoch = now.epoch + 1 if hello.epoch is None else hello.epoch
         if epoch < now.epoch:

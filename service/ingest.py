@@ -31,6 +31,8 @@ RECEIVE_QUEUE = 128
 """Messages ZeroMQ holds for one connection before the network pushes back."""
 SEND_QUEUE = 2048
 """Messages ZeroMQ holds for a client that does not read; then they are dropped."""
+HANDSHAKE_MS = 10_000
+"""How long a connection may take to say what it is; then it is cut."""
 PROBE_S = 1.0
 """How often a disk that refused a write is asked again while nothing comes."""
 
@@ -45,6 +47,7 @@ def configure(socket: zmq.Socket[Any]) -> None:
     socket.sndhwm = SEND_QUEUE
     socket.heartbeat_ivl = 5_000
     socket.heartbeat_timeout = 20_000
+    socket.handshake_ivl = HANDSHAKE_MS
 
 
 class Ingest(threading.Thread):
@@ -130,11 +133,15 @@ class Ingest(threading.Thread):
         self._probe()
 
     def _receive(self) -> tuple[bytes, str | None, list[bytes]]:
-        if self._access.curve is None:
-            identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            return identity, None, frames
-        parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        return parts[0].bytes, user_id(parts[-1]), [part.bytes for part in parts[1:]]
+        """A message's sender, its key, its frames; of a message with too many frames the first, and one too many."""
+        copy = self._access.curve is None
+        parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            part = self._socket.recv(copy=copy)
+            if len(parts) <= wire.MAX_FRAMES + 1:
+                parts.append(part)
+        identity, *frames = [part if isinstance(part, bytes) else part.bytes for part in parts]
+        return identity, None if copy else user_id(parts[0]), frames
 
     def _take(self, identity: bytes, user: str | None, frames: list[bytes]) -> None:
         message, patch = wire.decode(frames, wire.FROM_CLIENT)

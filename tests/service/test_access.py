@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import zmq
 
+from clients.errors import KeyRefused, OptionError
+from clients.session import stream_name
+from clients.settings import SimulatedSettings, load
 from service.access import Access, Authenticator, check_bind, check_http_bind, secure_server, user_id
 from service.access_cli import main, make_client, make_server_keys, make_token
 from service.errors import AccessRefused
@@ -263,3 +266,55 @@ def test_a_file_where_the_data_directory_should_be_is_told_as_such(tmp_path: Pat
     for folder in (tmp_path / "file" / "access", tmp_path / "file"):
         with pytest.raises(AccessRefused, match="is no folder; name another with --data-dir"):
             Access.load(folder)
+
+
+def test_pair_writes_one_file_that_a_client_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "access", tmp_path / "anna.pair.json"
+    address = "tcp://lab-server:5555"
+    words = ["pair", "anna", "--streams", "anna", "--access-dir", str(folder), "--out", str(out)]
+    with pytest.raises(AccessRefused, match="say --ingest tcp://"):
+        main(words)
+    for nowhere in ("tcp://0.0.0.0:5555", "tcp://[::]:5555", "tcp://127.0.0.1:0"):
+        with pytest.raises(AccessRefused, match="is not where another computer reaches"):
+            main([*words, "--ingest", nowhere])
+    assert not out.exists()
+    assert main([*words, "--ingest", address]) == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files), files
+    access, told = Access.load(folder), json.loads(out.read_text())
+    assert access.curve
+    assert (told["ingest"], told["streams"], told["server"]) == (address, ["anna"], access.curve.public)
+    assert access.may_write(told["public"], "anna")
+    assert not access.may_write(told["public"], "anna2")
+    printed = capsys.readouterr().out
+    for secret in (told["secret"], access.curve.secret):
+        assert secret not in printed + repr(access.curve) + repr(access.clients)
+    settings = load(SimulatedSettings, ["--pair", str(out)], "prog", "about")
+    assert (settings.ingest, settings.key, settings.stream) == (address, out, "anna")
+    given = load(SimulatedSettings, ["--pair", str(out), "--ingest=tcp://10.0.0.1:1", "--stream=bob"], "prog", "about")
+    assert given.ingest == "tcp://10.0.0.1:1"
+    with pytest.raises(OptionError, match="is for streams anna, not bob"):
+        stream_name("source", given)
+    assert main(["keys", "revoke", "anna", "--access-dir", str(folder)]) == 0
+    assert not access.may_write(told["public"], "anna")
+
+
+def test_a_pairing_for_many_streams_leaves_the_name_to_the_source(tmp_path: Path) -> None:
+    folder, out = tmp_path / "access", tmp_path / "lab.json"
+    make_server_keys(folder)
+    make_client(folder, "lab", ["lab-*", "x"], out, "tcp://lab:5555")
+    settings = load(SimulatedSettings, ["--pair", str(out)], "prog", "about")
+    assert settings.stream is None
+    assert stream_name("lab-7", settings) == "lab-7"
+    with pytest.raises(OptionError, match=r"is for streams lab-\* x, not other"):
+        stream_name("other", settings)
+
+
+@pytest.mark.parametrize("change", [{"ingest": 7}, {"ingest": "lab"}, {"streams": []}, {"streams": [1]}, {"secret": "x"}])
+def test_a_pair_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder, out = tmp_path / "access", tmp_path / "lab.json"
+    make_server_keys(folder)
+    make_client(folder, "lab", ["lab"], out, "tcp://lab:5555")
+    out.write_text(json.dumps(json.loads(out.read_text()) | change))
+    with pytest.raises(KeyRefused):
+        load(SimulatedSettings, ["--pair", str(out)], "prog", "about")
