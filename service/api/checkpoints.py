@@ -15,7 +15,7 @@ from service.access import NAME_PATTERN
 from service.api.problems import Problem
 from service.api.security import json_only
 from service.api.shapes import Checkpoint, Checkpoints, CheckpointWish, Deleted
-from service.api.site import Site, answer
+from service.api.site import Anything, Site, answer
 from service.manifests import Folder
 
 CheckpointId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the checkpoint's id")]
@@ -79,7 +79,7 @@ def router(site: Site) -> APIRouter:
         summary="Go back: the old parameters, present cursors, a new timeline",
         dependencies=changing,
     )
-    def restore_checkpoint(checkpoint: CheckpointId) -> Response:
+    def restore_checkpoint(checkpoint: CheckpointId, body: Anything = None) -> Response:
         """Answered with the new checkpoint once it is durable; every stream then starts a new sequence."""
         return answer(site.worker.command("restore", checkpoint=checkpoint)["checkpoint"])
 

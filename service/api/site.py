@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, params
+from fastapi import Body, Depends, params
 from fastapi import Path as PathParameter
 from starlette.responses import Response
 
@@ -36,6 +36,8 @@ COMMAND_LIMIT_S = 60.0
 QUEUE_LENGTH = 64
 
 StreamId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the stream's name", examples=["s1"])]
+Anything = Annotated[Any, Body(description="not looked at; {} will do")]
+"""The body of a call that needs none but must be declared as JSON."""
 SeqNumber = Annotated[int, PathParameter(ge=0, le=MAX_SEQ, description="number of the fixation in its stream, from 0")]
 
 

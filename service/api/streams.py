@@ -14,7 +14,7 @@ from service.access import NAME_PATTERN
 from service.api.problems import unknown_stream
 from service.api.security import json_only
 from service.api.shapes import Stream, StreamDone, Streams
-from service.api.site import Site, StreamId, answer, check_stream, done_or_accepted
+from service.api.site import Anything, Site, StreamId, answer, check_stream, done_or_accepted
 from service.history import lineage, present_timeline, where_lineage
 from service.schema import LOOK
 
@@ -89,7 +89,7 @@ def router(site: Site) -> APIRouter:
         responses={202: {"model": StreamDone, "description": "durable, carried out when its turn comes"}},
         dependencies=changing,
     )
-    def reset_stream(stream: StreamId) -> Response:
+    def reset_stream(stream: StreamId, body: Anything = None) -> Response:
         with site.read() as connection:
             check_stream(connection, stream)
         status = done_or_accepted(site.worker.command("reset", stream))

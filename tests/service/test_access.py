@@ -310,7 +310,9 @@ def test_a_pairing_for_many_streams_leaves_the_name_to_the_source(tmp_path: Path
         stream_name("other", settings)
 
 
-@pytest.mark.parametrize("change", [{"ingest": 7}, {"ingest": "lab"}, {"streams": []}, {"streams": [1]}, {"secret": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"ingest": 7}, {"ingest": "lab"}, {"streams": []}, {"streams": [1]}, {"secret": "x"}]
+)
 def test_a_pair_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     folder, out = tmp_path / "access", tmp_path / "lab.json"
     make_server_keys(folder)
