@@ -13,6 +13,8 @@ import zmq
 
 from service.records import Record
 
+HANDSHAKE_MS = 10_000
+"""How long a listener may take to say what it is; then it is cut."""
 SEND_QUEUE = 4096
 """Records ZeroMQ holds for a listener that is slow; then they are dropped."""
 
@@ -24,6 +26,7 @@ def configure(socket: zmq.Socket[Any]) -> None:
     socket.maxmsgsize = 1 << 16
     socket.heartbeat_ivl = 5_000
     socket.heartbeat_timeout = 20_000
+    socket.handshake_ivl = HANDSHAKE_MS
 
 
 class Publisher:

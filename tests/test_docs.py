@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_every_route_is_told() -> None:
             assert re.search(rf"`[^`]*\b{method.upper()}\b[^`]*`?[^|]*{re.escape(told)}", DOCS["http.md"]), (
                 f"{method} {path}"
             )
+
+
+def codes_of_http() -> set[str]:
+    """Every code the interface gives a refusal, as its sources spell them."""
+    from service.api.problems import _CODES
+
+    found = set(_CODES.values())
+    for path in (ROOT / "service" / "api").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem" and len(node.args) > 1:
+                code = node.args[1]
+                found |= {str(code.value)} if isinstance(code, ast.Constant) else set()
+    return found
+
+
+@pytest.mark.parametrize("code", sorted(codes_of_http()))
+def test_every_code_of_http_is_told(code: str) -> None:
+    assert f"`{code}`" in DOCS["http.md"]
 
 
 def test_links_lead_somewhere() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.wire import Conflict, ErrorCode, FixationMessage, Gaze, Hello, PatchHeader, Resend, WireError
+from service import admission
 from service.admission import MAX_CONNECTIONS, MAX_GAP, Accept, Admission, Answer, Claim, Duplicate
 from service.journal import StreamCursor
 
@@ -250,3 +251,20 @@ def test_whatever_comes_the_journal_has_each_seq_once_and_an_ack_is_true(steps: 
         for stream in "st":
             if last[stream]:
                 assert desk.admission.cursor(stream)[0] == len(desk.disk[stream]) - 1
+
+
+def test_streams_are_bounded_and_those_there_are_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_STREAMS", 3)
+    monkeypatch.setattr(admission, "MAX_STREAMS_PER_CONNECTION", 2)
+    desk = Desk(StreamCursor("old", 1, 0, -1))
+    desk.hello(b"a", hello("old"))
+    desk.hello(b"a", hello("one"))
+    with pytest.raises(WireError, match="2 streams on one connection") as caught:
+        desk.hello(b"a", hello("two"))
+    assert code(caught) is ErrorCode.TOO_MANY
+    desk.hello(b"b", hello("two"))
+    with pytest.raises(WireError, match="3 streams are held already") as caught:
+        desk.hello(b"b", hello("three"))
+    assert code(caught) is ErrorCode.TOO_MANY
+    assert desk.hello(b"c", hello("old"))[1] == 0
+    assert "three" not in desk.admission.epochs()

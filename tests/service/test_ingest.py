@@ -443,3 +443,14 @@ def test_a_key_writes_its_own_streams_only(tmp_path: Path) -> None:
             ingest.stop()
         assert [cursor.name for cursor in journal.cursors()] == ["mine-1"]
         journal.close()
+
+
+def test_a_message_of_many_frames_is_refused_whole(door: Door) -> None:
+    with door.client() as client:
+        client.hello("s")
+        for count in (2, 5_000):
+            client.socket.send_multipart([b"rjepa1", b"fixation", b"{}", *[b"x"] * count])
+            told = client.expect("error")
+            assert (told["code"], told["detail"][:18]) == ("bad_message", "more than 4 frames")
+        client.fixation("s", 0, PATCHES[0])
+        assert acked(client, 0)["seq"] == 0
