@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clients.errors import OptionError
 from clients.pace import parse_speed
-from clients.pairing import read_pairing
 from clients.units import parse_pair
 
 ENVIRONMENT = {
@@ -155,6 +154,8 @@ def paired(settings: Settings) -> Settings:
     """``settings`` with what its pair file says, where nothing else was given. Raises KeyRefused."""
     if settings.pair is None:
         return settings
+    from clients.pairing import read_pairing  # with it comes zmq, which --help does without
+
     found = read_pairing(settings.pair)
     told = {"ingest": found.ingest, "key": settings.pair, "stream": found.only_stream()}
     return settings.model_copy(update={k: v for k, v in told.items() if k not in settings.model_fields_set})

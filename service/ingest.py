@@ -136,12 +136,13 @@ class Ingest(threading.Thread):
         """A message's sender, its key, its frames; of a message with too many frames the first, and one too many."""
         copy = self._access.curve is None
         parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
+        user = user_id(parts[0]) if isinstance(parts[0], zmq.Frame) else None
         while self._socket.getsockopt(zmq.RCVMORE):
             part = self._socket.recv(copy=copy)
             if len(parts) <= wire.MAX_FRAMES + 1:
                 parts.append(part)
         identity, *frames = [part if isinstance(part, bytes) else part.bytes for part in parts]
-        return identity, None if copy else user_id(parts[0]), frames
+        return identity, user, frames
 
     def _take(self, identity: bytes, user: str | None, frames: list[bytes]) -> None:
         message, patch = wire.decode(frames, wire.FROM_CLIENT)
