@@ -57,7 +57,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dic
     folder = tmp_path_factory.mktemp("door")
     tokens = {role: make_token(folder / "access", role, role) for role in ("read", "admin")}
     with made(folder) as site:
-        site.desk.result = {"checkpoint": {"id": "c2"}}
+        site.desk.result = {"checkpoint": {"id": "c2"}, "diagnostics": {}}
         yield site, tokens
 
 
