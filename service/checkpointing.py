@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from model.snapshot import Snapshot
 from service.alarms import Alarms
-from service.checkpoints import Checkpoints, Manifest, Place
+from service.checkpoints import HOURS_KEPT, Checkpoints, Manifest, Place
 from service.errors import ServiceError, StorageFailed
 
 Done = Callable[[Manifest | StorageFailed], None]
@@ -31,14 +31,25 @@ class CheckpointWriter(threading.Thread):
     """Writes what is handed to it, one after the other, and removes what retention no longer keeps."""
 
     def __init__(
-        self, checkpoints: Checkpoints, alarms: Alarms, identity: dict[str, Any], device: str, *, keep: int
+        self,
+        checkpoints: Checkpoints,
+        alarms: Alarms,
+        identity: dict[str, Any],
+        device: str,
+        *,
+        keep: int,
+        hours: int = HOURS_KEPT,
+        needed: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """``needed`` names the checkpoints that retention must leave beside those it keeps by itself."""
         super().__init__(name="checkpoints", daemon=True)
         self._checkpoints = checkpoints
         self._alarms = alarms
         self._identity = identity
         self._device = device
         self._keep = keep
+        self._hours = hours
+        self._needed = needed
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self.last: str | None = None
         """The id of the newest checkpoint written or loaded."""
@@ -88,16 +99,18 @@ class CheckpointWriter(threading.Thread):
         try:
             manifest = self._checkpoints.write(job.snapshot, job.place, self._identity, self._device, job.diagnostics)
         except StorageFailed as error:
-            self._alarms.raise_alarm("checkpoint_failed", str(error))
+            self._alarms.stand("checkpoint_failed", str(error))
             return error
         except Exception as error:
             log.exception("a checkpoint could not be written")
-            self._alarms.raise_alarm("checkpoint_failed", f"{type(error).__name__}: {error}")
+            self._alarms.stand("checkpoint_failed", f"{type(error).__name__}: {error}")
             return StorageFailed(f"a checkpoint could not be written: {error}")
         self.last = manifest.id
+        self._alarms.clear("checkpoint_failed", f"{manifest.id} is written")
         log.info("checkpoint %s: journal id %d, %d bytes", manifest.id, manifest.journal, manifest.size_bytes)
         try:
-            for gone in self._checkpoints.prune(self._keep, manifest.timeline):
+            needed = self._needed()
+            for gone in self._checkpoints.prune(self._keep, manifest.timeline, hours=self._hours, needed=needed):
                 log.info("checkpoint %s removed by retention", gone)
         except ServiceError as error:
             log.warning("old checkpoints could not be removed: %s", error)

@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,9 @@ from service.manifests import (
 from service.storage import sync_folder
 
 __all__ = ["Checkpoints", "Manifest", "Place", "SequenceState"]
+
+HOURS_KEPT = 168
+"""Of so many hours in which checkpoints were written, the first of each stays."""
 
 
 @dataclass(frozen=True)
@@ -157,28 +160,34 @@ class Checkpoints(Folder):
                 if manifest.timeline not in timelines:
                     self.delete(manifest.id)
 
-    def prune(self, keep: int, timeline: int) -> builtins.list[str]:
-        """Delete all but the newest ``keep`` unpinned ones, the first of each hour, the pinned, and the last good one.
+    def prune(
+        self, keep: int, timeline: int, *, hours: int = HOURS_KEPT, needed: Collection[str] = ()
+    ) -> builtins.list[str]:
+        """Delete all but the newest ``keep`` unpinned ones, the first of each hour, the pinned, the last good one, and
+        those ``needed``: a restore that recovery may have to make again.
 
-        The last good one is the newest of ``timeline`` whose parameters are verified. Diagnostics stay with the newest
-        ``keep`` and the pinned ones alone: they are several times the learner's size. Returns what was deleted.
+        Of the hours in which any was written the last ``hours`` count. The last good one is the newest of ``timeline``
+        whose parameters are verified. Diagnostics stay with the newest ``keep`` and the pinned ones alone: they are
+        several times the learner's size. Returns what was deleted.
         """
         with self._lock:
             every = self.list()
             unpinned = [manifest for manifest in every if not manifest.pinned]
             kept = {manifest.id for manifest in every if manifest.pinned} | {m.id for m in unpinned[-keep:]}
             whole = set(kept)
-            hours: dict[int, str] = {}
+            hourly: dict[int, str] = {}
             for manifest in unpinned:
-                hours.setdefault(int(manifest.created // 3600), manifest.id)
+                hourly.setdefault(int(manifest.created // 3600), manifest.id)
             good = self.last_good(timeline)
-            kept |= set(hours.values()) | ({good.id} if good else set())
+            # By journal, not by the clock: a clock that was wrong for a while dooms nothing.
+            kept |= set(list(hourly.values())[-hours:]) | ({good.id} if good else set()) | set(needed)
             doomed = [manifest.id for manifest in every if manifest.id not in kept]
             for name in doomed:
                 self.delete(name)
             with _disk_errors(self.folder):
-                for name in kept - whole:
-                    (self.folder / name / DIAGNOSTICS).unlink(missing_ok=True)
+                for manifest in every:
+                    if manifest.id in kept - whole:
+                        (self.folder / manifest.id / DIAGNOSTICS).unlink(missing_ok=True)
             return doomed
 
     def last_good(self, timeline: int, *, but: str | None = None) -> Manifest | None:

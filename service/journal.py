@@ -6,6 +6,7 @@ Every method that writes is one transaction: durable when it returned, nothing o
     ingest      claim, append            a stream's epoch; fixations with their patches and the streams' cursors
     control     append_command           what changes the learner beside fixations
     learning    put_features             z, before the first step that uses it
+                drop_patches             retention
                 put_turn                 records, results of commands, alarms and the learned cursor together
 """
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from service import records
 from service.errors import StorageFailed
 from service.records import Record
+from service.retained import Limits, drop_patches
 from service.schema import LOOK
 from service.storage import Database
 
@@ -216,10 +218,15 @@ class Journal:
         with self._database.write("result") as connection:
             _write_result(connection, result)
 
-    def put_alarm(self, alarm: Alarm, time_s: float) -> None:
-        """One alarm by itself."""
+    def put_alarm(self, alarm: Alarm, time_s: float, standing: dict[str, str | None] | None = None) -> None:
+        """One alarm by itself, with what it changes in ``meta``: a value of None takes the key away."""
         with self._database.write("alarm") as connection:
             _write_alarms(connection, time_s, [alarm])
+            for key, value in (standing or {}).items():
+                if value is None:
+                    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+                else:
+                    _write_meta(connection, key, value)
 
     def put_meta(self, key: str, value: str) -> None:
         """Set one key of ``meta``."""
@@ -230,6 +237,11 @@ class Journal:
         """No stream has a last look any more."""
         with self._database.write("meta") as connection:
             _drop_looks(connection)
+
+    def drop_patches(self, limits: Limits, behind: int, now_s: float) -> int:
+        """Drop the oldest patches that are over ``limits``, a few; how many. See :mod:`service.retention`."""
+        with self._database.write("retention") as connection:
+            return drop_patches(connection, limits, behind, now_s)
 
     def count_crash(self, entry: int) -> int:
         """A process died while it learned ``entry``: count it; the count so far."""
@@ -249,8 +261,12 @@ class Journal:
 
     def looks(self) -> dict[str, dict[str, Any]]:
         """Of each stream that was looked at the last look, see :mod:`service.watching`."""
-        rows = self._read("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(LOOK), LOOK))
-        return {key[len(LOOK) :]: json.loads(value) for key, value in rows}
+        return self.told(LOOK)
+
+    def told(self, before: str) -> dict[str, dict[str, Any]]:
+        """What ``meta`` has under keys beginning with ``before``, by the rest of the key."""
+        rows = self._read("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(before), before))
+        return {key[len(before) :]: json.loads(value) for key, value in rows}
 
     def learned_id(self) -> int:
         """The last journal id whose record or result is durable; 0 before the first."""
@@ -302,6 +318,10 @@ class Journal:
         """Entries at which the process died three times."""
         return {int(row[0]) for row in self._read("SELECT id FROM attempts WHERE count >= 3")}
 
+    def begun_from(self) -> set[str]:
+        """The checkpoints timelines began from: recovery needs them where it makes a restore again."""
+        return {timeline.checkpoint for timeline in self.timelines().values()}
+
     def timelines(self) -> dict[int, Timeline]:
         """Every restore that was made, by the timeline it began; the first timeline, 0, has none."""
         rows = self._read("SELECT id, created, parent, checkpoint, fork, start FROM timelines WHERE id > 0")
@@ -332,7 +352,11 @@ def _forget(connection: sqlite3.Connection, forget: Forget) -> None:
     connection.execute("DELETE FROM alarms WHERE stream = ?", (forget.stream,))
     connection.execute("DELETE FROM meta WHERE key = ?", (LOOK + forget.stream,))
     connection.execute(
-        "UPDATE streams SET learned = 0, padded = 0, frame_deg_assumed = 0 WHERE name = ?", (forget.stream,)
+        "UPDATE streams SET learned = 0, (padded, frame_deg_assumed) = ("
+        "SELECT count(*) FILTER (WHERE json_extract(body, '$.patch.padded') > 0),"
+        " count(*) FILTER (WHERE json_extract(body, '$.frame_deg') IS NULL)"
+        " FROM journal WHERE stream = name AND seq IS NOT NULL AND kind = 'fixation' AND id > ?) WHERE name = ?",
+        (forget.id, forget.stream),
     )
 
 

@@ -26,7 +26,7 @@ from service.errors import DirectoryRefused, LearnRefused
 from service.experiment_features import KeptFeatures
 from service.offline import recorded, recordings_in
 from service.patches import decode_patch
-from service.schema import SCHEMA_VERSION
+from service.schema import READABLE_VERSIONS
 from service.storage import open_reader
 
 _AT_ONCE = 256
@@ -81,10 +81,10 @@ class JournalSource:
         self.data_dir = data_dir
         self._path = data_dir / "rjepa.db"
         meta = self._meta()
-        if meta.get("schema_version") != str(SCHEMA_VERSION) or "identity" not in meta:
+        if meta.get("schema_version") not in READABLE_VERSIONS or "identity" not in meta:
             raise DirectoryRefused(
                 f"{data_dir} is no data directory of this version (schema {meta.get('schema_version')}, wanted "
-                f"{SCHEMA_VERSION}); name the folder that a worker was given as --data-dir"
+                f"{READABLE_VERSIONS[-1]}); name the folder that a worker was given as --data-dir"
             )
         self.identity: dict[str, Any] = json.loads(meta["identity"])
         self.learned_id = int(meta.get("learned_id", 0))

@@ -36,10 +36,14 @@ from service.mailbox import Mailbox, Stop
 from service.outside import Outside
 from service.publish import Publisher
 from service.recovery import Progress, Recovery
+from service.retained import DAY_S, Limits
+from service.retention import Retention
 from service.settings import Settings, chosen_weights
 from service.stepmark import StepMark
+from service.vigil import Bounds, Vigil
 from service.watching import Watching
 
+GB = 1e9
 LONG_RECOVERY_S = 10.0
 """After a recovery longer than this a checkpoint is taken at once."""
 
@@ -93,7 +97,10 @@ class Life:
         checkpoints = Checkpoints(outside.directory.checkpoints)
         batch, threads = identity["batch_shape"], identity["threads"]
         features = Features(retina, journal, alarms, batch=batch, threads=threads)
-        writer = CheckpointWriter(checkpoints, alarms, identity, settings.device, keep=settings.keep_checkpoints)
+        writer = CheckpointWriter(
+            checkpoints, alarms, identity, settings.device,
+            keep=settings.keep_checkpoints, hours=settings.keep_hourly_checkpoints, needed=journal.begun_from,
+        )  # fmt: skip
         watching = self._watching(learner, journal, alarms, stack)
         applier = Applier(learner, self._mark(outside.directory, journal, stack), watching=watching)
         applier.quarantined = journal.quarantined()
@@ -114,7 +121,7 @@ class Life:
             wake=self._wake, stop=self._stop, checkpoint_every_s=settings.checkpoint_every,
         )  # fmt: skip
         control = ControlServer(outside.context, settings.data_dir, desk, on_end=self._stop.ask)
-        for thread in (control, writer, ingest):
+        for thread in (control, writer, ingest, *self._care(journal, checkpoints, alarms)):
             thread.start()
             stack.callback(thread.stop)
         log.info("taking fixations on %s, process %d", settings.ingest, os.getpid())
@@ -134,6 +141,13 @@ class Life:
         desk.close()
         loop.finish()
         return 1 if failed else 0
+
+    def _care(self, journal: Journal, checkpoints: Checkpoints, alarms: Alarms) -> tuple[Retention, Vigil]:
+        """What goes on beside learning."""
+        settings = self._settings
+        limits = Limits(settings.keep_patches_days * DAY_S, settings.keep_patches_gb * GB)
+        bounds = Bounds(settings.lag_limit, settings.disk_low_gb * GB, settings.idle_after)
+        return Retention(journal, checkpoints, limits), Vigil(journal, alarms, settings.data_dir, bounds)
 
     def _watching(self, learner: Learner, journal: Journal, alarms: Alarms, stack: ExitStack) -> Watching | None:
         """The diagnostics beside the learner; None where they are off."""

@@ -22,6 +22,7 @@ from service.errors import CheckpointBad, RequestRefused
 LEARNER = "learner.safetensors"
 DIAGNOSTICS = "diagnostics.safetensors"
 MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
 _ID = re.compile(ID_PATTERN)
 
 
@@ -107,6 +108,11 @@ class Folder:
             told = body.pop("manifest_sha256")
             if digest_of(body) != told:
                 raise CheckpointBad(f"checkpoint {checkpoint}: its manifest does not match its own sha256")
+            if body.get("format_version") != FORMAT_VERSION:
+                raise CheckpointBad(
+                    f"checkpoint {checkpoint} has format version {body.get('format_version')}, this program reads "
+                    f"{FORMAT_VERSION}; use the program's version that wrote it"
+                )
             manifest = Manifest.model_validate(body)
         except FileNotFoundError:
             raise CheckpointBad(f"checkpoint {checkpoint} has no {MANIFEST}") from None

@@ -8,7 +8,7 @@ did stands in ``timelines``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,13 @@ class Recovery:
         return begun
 
     def _load(self, goal: int) -> Manifest | None:
-        """Load the newest good checkpoint; None leaves the learner as new."""
+        """Load the newest good checkpoint; None leaves the learner as new.
+
+        Raises :class:`DirectoryRefused` where the learner was not new at the beginning (``begun`` in ``meta``).
+        """
         for wrong in self._checkpoints.unreadable():
             self._alarms.raise_alarm("checkpoint_bad", wrong)
-        for manifest in self._candidates():
+        for manifest in candidates(self._checkpoints.list(), self._journal.timeline(), self._timelines):
             try:
                 snapshot = self._good(manifest, goal)
                 self._applier.learner.load(snapshot)
@@ -107,23 +110,13 @@ class Recovery:
                     torch.__version__,
                 )
             return manifest
+        begun = self._journal.meta("begun")
+        if begun is not None:
+            raise DirectoryRefused(
+                f"{self._journal.path}: it began from checkpoint {begun}, and neither that nor a later one can be "
+                "used; restore one of them from a backup"
+            )
         return None
-
-    def _candidates(self) -> Iterator[Manifest]:
-        """Checkpoints the journal leads on from, newest first: the present timeline's, then its ancestors'.
-
-        An ancestor went on until the restore that began its child: what it wrote later is of no use.
-        """
-        every = self._checkpoints.list()
-        timeline, before = self._journal.timeline(), None
-        while True:
-            for manifest in reversed(every):
-                if manifest.timeline == timeline and (before is None or manifest.journal < before):
-                    yield manifest
-            child = self._timelines.get(timeline)
-            if child is None:
-                return
-            timeline, before = child.parent, child.start if before is None else min(before, child.start)
 
     def _good(self, manifest: Manifest, goal: int) -> Snapshot:
         found, snapshot = self._checkpoints.read(manifest.id)
@@ -157,3 +150,20 @@ class Recovery:
                 f"{self._journal.path}: no checkpoint of timeline {timeline.id} is good, and {timeline.checkpoint}, "
                 f"which it began from, can't be used either ({error}); restore one of them from a backup"
             ) from error
+
+
+def candidates(every: Sequence[Manifest], timeline: int, timelines: Mapping[int, Timeline]) -> Iterator[Manifest]:
+    """Of checkpoints, oldest first, those the journal leads on from, newest first: those of the present ``timeline``,
+    then its ancestors'.
+
+    An ancestor went on until the restore that began its child: what it wrote later is of no use.
+    """
+    before = None
+    while True:
+        for manifest in reversed(every):
+            if manifest.timeline == timeline and (before is None or manifest.journal < before):
+                yield manifest
+        child = timelines.get(timeline)
+        if child is None:
+            return
+        timeline, before = child.parent, child.start if before is None else min(before, child.start)

@@ -8,7 +8,9 @@ HTTP interface reads, in short transactions by id.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = ("1", "2")
+"""What may be read without being opened by a worker first, which brings it to :data:`SCHEMA_VERSION`."""
 
 TRIVIAL_ERRORS = (
     "copy_last",
@@ -22,12 +24,29 @@ TRIVIAL_ERRORS = (
 )
 """The trivial predictors whose error every record carries, as columns ``trivial_<name>``."""
 
+HELD = (
+    "CREATE TABLE held (what TEXT PRIMARY KEY, count INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TRIGGER patch_came AFTER INSERT ON patches BEGIN"
+    " UPDATE held SET count = count + 1, bytes = bytes + length(new.bytes) WHERE what = 'patches'; END",
+    "CREATE TRIGGER patch_went AFTER DELETE ON patches BEGIN"
+    " UPDATE held SET count = count - 1, bytes = bytes - length(old.bytes) WHERE what = 'patches'; END",
+    "INSERT INTO held SELECT 'patches', count(*), coalesce(sum(length(bytes)), 0) FROM patches",
+)
+"""How many patches are held and how large they are together, kept by the database itself."""
+
+MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD}
+"""From a version to the next: the statements, done in one transaction with the version's new number."""
+
+STANDING = "standing/"
+"""Before a kind, a slash and a stream's name (or nothing): the key of ``meta`` of an alarm that is on."""
+
 LOOK = "look/"
 """Before a stream's name: the key of ``meta`` its last look is kept under."""
 
 DDL = f"""
 CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline, learned_id,
                                     -- look/STREAM (JSON): the last look at a stream's diagnostics
+                                    -- standing/KIND/STREAM (JSON): an alarm that is on; begun: see recovery
     key TEXT PRIMARY KEY, value TEXT NOT NULL
 ) WITHOUT ROWID;
 
@@ -99,4 +118,5 @@ CREATE TABLE alarms (
 CREATE TABLE attempts (             -- crashes at one journal entry; from the third on it is quarantined, for ever
     id INTEGER PRIMARY KEY, count INTEGER NOT NULL
 );
+{";".join(HELD)};
 """

@@ -71,10 +71,20 @@ class Settings(BaseSettings):
     """Seconds between checkpoints."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 5
     """How many unpinned checkpoints stay, besides one an hour."""
+    keep_hourly_checkpoints: Annotated[int, Field(ge=0)] = 168
+    """Of so many hours in which checkpoints were written the first stays."""
+    keep_patches_days: Annotated[float, Field(ge=0.0)] = 30.0
+    """Patches older than this are dropped; records, features and digests stay."""
+    keep_patches_gb: Annotated[float, Field(ge=0.0)] = 20.0
+    """So much may all kept patches take (1 GB is 1e9 bytes; 8 days at 4 fixations/s); the oldest go first."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     """Threads of one operation of the retina; fixed when the data directory is made (then: cores, at most 4)."""
     lag_limit: Annotated[int, Field(ge=1)] = 240
-    """Fixations waiting to be learned above which readyz says no."""
+    """Fixations waiting to be learned above which readyz says no, and the alarm lag is on."""
+    disk_low_gb: Annotated[float, Field(ge=0.0)] = 2.0
+    """With less room than this on the disk of the data directory the alarm disk_low is on."""
+    idle_after: Annotated[float, Field(ge=1.0)] = 60.0
+    """Seconds without a fixation after which the alarm stream_idle of a stream is on."""
     diagnostics: bool = True
     """Measure while learning whether it is real (--no-diagnostics: don't): windows, /v1/diagnostics, alarms."""
     publish_embeddings: bool = False

@@ -7,6 +7,7 @@ one lock for the whole process lets one transaction write at a time, so a writer
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import sqlite3
@@ -17,13 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import DirectoryRefused, StorageFailed, StorageFull
-from service.schema import DDL, SCHEMA_VERSION
+from service.schema import DDL, MIGRATIONS, READABLE_VERSIONS, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 10.0
 """How long a write waits for another process that holds the file, a backup say."""
 WAL_LIMIT_BYTES = 64 << 20
 LITTLE_ROOM_BYTES = 1 << 20
 """An input/output error on a disk with less room than this is called a full disk."""
+
+log = logging.getLogger("rjepa.storage")
 
 
 class Database:
@@ -133,13 +136,49 @@ class Database:
         sync_folder(self.path.parent)
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        found = row[0] if row else "none"
-        if found != str(SCHEMA_VERSION):
-            raise DirectoryRefused(
-                f"{self.path} has schema version {found}, this program writes {SCHEMA_VERSION}; "
-                "use the program's version that made it, or another data directory"
-            )
+        """Bring the database to this program's version, one version and one transaction after the other."""
+        while (found := version_of(connection)) != str(SCHEMA_VERSION):
+            if found not in MIGRATIONS:
+                raise other_version(self.path, found)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in MIGRATIONS[found]:
+                    connection.execute(statement)
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(int(found) + 1),))
+                if self._before_commit is not None:
+                    self._before_commit("migration")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            log.info("%s: from schema version %s to %d", self.path, found, int(found) + 1)
+
+
+def version_of(connection: sqlite3.Connection) -> str:
+    """The schema version of a database of ours."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    return str(row[0]) if row else "none"
+
+
+def check_readable(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise :class:`DirectoryRefused` where this program can't read the database; nothing is changed."""
+    try:
+        found = version_of(connection)
+    except sqlite3.Error as error:
+        raise DirectoryRefused(
+            f"{path} is no database of a worker, or damaged ({error}); name the folder a worker was given as --data-dir"
+        ) from None
+    if found not in READABLE_VERSIONS:
+        raise other_version(path, found)
+
+
+def other_version(path: Path, found: str) -> DirectoryRefused:
+    """What to say of a schema version nobody here knows."""
+    return DirectoryRefused(
+        f"{path} has schema version {found}, this program knows {', '.join(READABLE_VERSIONS)}; "
+        "use the program's version that made it, or another data directory"
+    )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

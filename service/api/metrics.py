@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from service.api.site import Site
-from service.api.streams import stream_entries
+from service.api.streams import alarms_on, stream_entries
 
 OF_THE_WORKER = {
     "rjepa_worker_up": "1 while the worker answers",
@@ -49,7 +49,8 @@ COUNTED_OF_A_STREAM = {
 }
 BY_REASON = {
     "rjepa_stream_skipped": "fixations not learned",
-    "rjepa_stream_alarm": "1 while this alarm about learning is on",
+    "rjepa_stream_alarm": "1 while this alarm of a stream is on",
+    "rjepa_alarm": "1 while this alarm of the whole is on",
     "rjepa_alarms": "alarms kept, by kind",
 }
 
@@ -57,10 +58,17 @@ BY_REASON = {
 class _Now(Collector):
     """What is so at the moment of the question; made anew for each."""
 
-    def __init__(self, status: dict[str, Any] | None, entries: list[dict[str, Any]], alarms: dict[str, int]) -> None:
+    def __init__(
+        self,
+        status: dict[str, Any] | None,
+        entries: list[dict[str, Any]],
+        alarms: dict[str, int],
+        on: list[dict[str, Any]],
+    ) -> None:
         self._status = status
         self._entries = entries
         self._alarms = alarms
+        self._on = on
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -72,6 +80,7 @@ class _Now(Collector):
                     family.add_metric([entry["stream"]], float(entry[key]))
             yield family
         yield from self._last_looks()
+        yield from self._alarms_on()
         for name, (key, text) in COUNTED_OF_A_STREAM.items():
             counter = CounterMetricFamily(name, text, labels=["stream"])
             for entry in self._entries:
@@ -100,11 +109,17 @@ class _Now(Collector):
                 if value is not None:
                     family.add_metric([stream], float(value))
             yield family
-        alarms = GaugeMetricFamily("rjepa_stream_alarm", BY_REASON["rjepa_stream_alarm"], labels=["stream", "kind"])
-        for stream, look in looks:
-            for alarm in look["alarms"]:
-                alarms.add_metric([stream, alarm["kind"]], 1.0)
-        yield alarms
+
+    def _alarms_on(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("rjepa_stream_alarm", BY_REASON["rjepa_stream_alarm"], labels=["stream", "kind"])
+        for entry in self._entries:
+            for alarm in entry["alarms_on"]:
+                family.add_metric([entry["stream"], alarm["kind"]], 1.0)
+        yield family
+        whole = GaugeMetricFamily("rjepa_alarm", BY_REASON["rjepa_alarm"], labels=["kind"])
+        for alarm in self._on:
+            whole.add_metric([alarm["kind"]], 1.0)
+        yield whole
 
     def _worker(self) -> Iterator[Metric]:
         status = self._status
@@ -133,13 +148,15 @@ def router(site: Site) -> APIRouter:
         status = site.worker.status_or_none()
         entries: list[dict[str, Any]] = []
         alarms: dict[str, int] = {}
+        on: list[dict[str, Any]] = []
         if site.database.is_file():
             with site.read() as connection:
                 owners = None if status is None else dict(status["owners"])
                 entries = stream_entries(connection, owners, time.time())
+                on = alarms_on(connection)
                 alarms = dict(connection.execute("SELECT kind, count(*) FROM alarms GROUP BY kind").fetchall())
         registry = CollectorRegistry()
-        registry.register(_Now(status, entries, alarms))
+        registry.register(_Now(status, entries, alarms, on))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return routes

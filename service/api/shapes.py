@@ -75,6 +75,15 @@ class AlarmTold(_Shape):
     detail: str
 
 
+class AlarmOn(_Shape):
+    """An alarm that is on now."""
+
+    since: float
+    kind: str = Field(examples=["stream_idle"])
+    stream: str | None
+    detail: str
+
+
 class Stream(_Shape):
     """A stream's place and health."""
 
@@ -97,6 +106,7 @@ class Stream(_Shape):
     )
     created: float
     alarms: list[AlarmTold] = Field(description="the newest alarms of this stream, newest first")
+    alarms_on: list[AlarmOn] = Field(description="those of this stream that are on now, oldest first")
     diagnostics: Look | None = Field(
         description="the last regular look at whether learning is real; null before the first, or where it is off"
     )
@@ -107,6 +117,7 @@ class Streams(_Shape):
 
     streams: list[Stream]
     alarms: list[AlarmTold] = Field(description="the newest alarms of the whole, newest first")
+    alarms_on: list[AlarmOn] = Field(description="those that are on now and belong to no stream, oldest first")
     next: str | None = Field(description="pass it as `after` for the next page; null at the end")
 
 

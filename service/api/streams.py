@@ -16,7 +16,7 @@ from service.api.security import json_only
 from service.api.shapes import Stream, StreamDone, Streams
 from service.api.site import Anything, Site, StreamId, answer, check_stream, done_or_accepted
 from service.history import lineage, present_timeline, where_lineage
-from service.schema import LOOK
+from service.schema import LOOK, STANDING
 
 RATE_OVER_S = 60.0
 ALARMS_TOLD = 20
@@ -51,6 +51,15 @@ def newest_alarms(connection: sqlite3.Connection, stream: str | None = None) -> 
     return [dict(row) for row in rows]
 
 
+def alarms_on(connection: sqlite3.Connection, stream: str | None = None) -> list[dict[str, Any]]:
+    """The alarms that are on now, of one stream or of the whole, oldest first: the standing ones, and a last look's."""
+    rows = connection.execute("SELECT value FROM meta WHERE substr(key, 1, ?) = ?", (len(STANDING), STANDING))
+    found = [told for told in (json.loads(row[0]) for row in rows) if told["stream"] == stream]
+    look = None if stream is None else _last_look(connection, stream)
+    found += [{**told, "stream": stream} for told in (look["alarms"] if look else [])]
+    return sorted(found, key=lambda told: (told["since"], told["kind"]))
+
+
 def router(site: Site) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["streams"])
@@ -67,9 +76,9 @@ def router(site: Site) -> APIRouter:
         owners = _owners(site)
         with site.read() as connection:
             entries = stream_entries(connection, owners, time.time(), after=after, limit=limit + 1)
-            alarms = newest_alarms(connection)
+            alarms, on = newest_alarms(connection), alarms_on(connection)
         more = entries[limit - 1]["stream"] if len(entries) > limit else None
-        return answer({"streams": entries[:limit], "alarms": alarms, "next": more})
+        return answer({"streams": entries[:limit], "alarms": alarms, "alarms_on": on, "next": more})
 
     @routes.get("/v1/streams/{stream}", response_model=Stream, summary="One stream")
     def get_stream(stream: StreamId) -> Response:
@@ -151,6 +160,7 @@ def _entry(
         "connected": None if owners is None else bool(owners.get(name, {}).get("connected", False)),
         "created": row["created"],
         "alarms": newest_alarms(connection, name),
+        "alarms_on": alarms_on(connection, name),
         "diagnostics": _last_look(connection, name),
     }
 

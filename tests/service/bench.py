@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import zmq
 
-from clients.wire import Learned
+from clients.wire import Gaze, Learned, digest
 from model.config import ModelConfig
 from model.diagnostics import Diagnostics
 from model.learner import Learner
@@ -45,6 +45,8 @@ CONFIG = ModelConfig.preset(
     learning={"warmup": 5},
     predictor={"place_memory": "moving"},
 )
+PATCH_BYTES = 50
+"""Of the patches that stand for real ones: nothing sees them."""
 IDENTITY = {"model": CONFIG.model_dump(mode="json"), "seed": 0}
 
 
@@ -123,7 +125,9 @@ class Bench:
             if sequence is not None and seq == first:
                 body["sequence"] = {"id": sequence, "start": True}
             text, now_s = json.dumps(body), time.time()
-            batch.append(Admitted(stream, seq, now_s, text, bytes(32), b"", padded=False, frame_deg_assumed=True))
+            patch = bytes([seq % 256]) * PATCH_BYTES
+            known = digest(body["onset"], body["duration"], Gaze(**body["gaze"]), patch)
+            batch.append(Admitted(stream, seq, now_s, text, known, patch, padded=False, frame_deg_assumed=True))
         self.journal.append(batch)
         last = self.journal.last_id()
         made = [features(stream, first + n, size) if seen is None else seen[first + n] for n in range(count)]
