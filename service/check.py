@@ -30,10 +30,9 @@ from model.calibration import Calibration
 from model.config import ModelConfig
 from model.errors import ModelError
 from service.check_checkpoints import good_checkpoints
-from service.errors import DirectoryRefused
 from service.journal import Timeline
 from service.manifests import Manifest
-from service.recovery import candidates
+from service.recovery import began, candidates
 from service.retained import held_patches
 from service.storage import check_readable, open_reader, version_of
 
@@ -260,8 +259,9 @@ def _timelines(database: _Database) -> Iterator[Fault]:
     if numbers != list(range(len(numbers))) or present != len(numbers) - 1:
         yield Fault("timelines", f"there are {numbers}, the present one is {present}", BACKUP)
     for timeline, start in database.rows(
-        "SELECT timelines.id, start FROM timelines LEFT JOIN journal ON journal.id = start WHERE timelines.id > 0"
-        " AND (json_extract(body, '$.name') IS NOT 'restore' OR start > :learned OR fork >= start OR parent >= timelines.id)"
+        "SELECT timelines.id, start FROM timelines LEFT JOIN journal ON journal.id = start WHERE timelines.id > 0 AND"
+        " (json_extract(body, '$.name') IS NOT 'restore' OR start > :learned OR fork >= start"
+        " OR parent >= timelines.id)"
     ):
         yield Fault("timelines", f"timeline {timeline} did not begin at a restore (entry {start})", BACKUP)
 
@@ -291,11 +291,11 @@ def _checkpoints(database: _Database, good: list[Manifest]) -> list[Fault]:
             faults.append(Fault("checkpoints", told, way))
             continue
         usable.append(manifest)
-    first = next(candidates(usable, int(database.meta.get("timeline", 0)), timelines), None)
-    names, behind = {manifest.id for manifest in usable}, 0 if first is None else first.journal
     begun = database.meta.get("begun")
+    first = next(candidates(usable, int(database.meta.get("timeline", 0)), timelines, begun), None)
+    names, behind = {manifest.id for manifest in usable}, 0 if first is None else first.journal
     if first is None and begun is not None:
-        faults.append(Fault("timelines", f"it began from checkpoint {begun}, and none can be used", BACKUP))
+        faults.append(Fault("timelines", f"it began from checkpoint {began(begun)[0]}, and none can be used", BACKUP))
     for timeline in timelines.values():
         if timeline.start > behind and timeline.checkpoint not in names:
             told = f"recovery needs {timeline.checkpoint}, which timeline {timeline.id} began from; it can't be used"
@@ -332,10 +332,3 @@ def _few(faults: list[Fault]) -> list[Fault]:
         else:
             more[sort] = more.get(sort, 0) + 1
     return kept + [Fault(area, f"and {number} more of the kind", way) for (area, way), number in more.items()]
-
-
-def ensure(data_dir: Path) -> None:
-    """Raise :class:`DirectoryRefused` with the first faults where ``data_dir`` has any."""
-    report = check(data_dir)
-    if not report.good:
-        raise DirectoryRefused(f"{data_dir}: " + " | ".join(report.said()[:MOST_NAMED]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Applier:
     sequences: dict[str, SequenceState] = field(default_factory=dict)
     watching: Watching | None = None
     """The diagnostics beside the learner, where they are on."""
+    timed: bool = True
+    """Whether records say how long their fixation waited; a replay has nothing to say of that."""
 
     def apply(self, entry: Entry, turn: Turn) -> None:
         """Apply a fixation, a loss or one of :data:`CHANGING`; what it came to is added to ``turn``.
@@ -54,7 +56,7 @@ class Applier:
             assert entry.stream is not None
             assert entry.seq is not None
             record = self._quarantine(entry, turn) if entry.id in self.quarantined else self._learn(entry, turn)
-            turn.writes.append(record)
+            turn.writes.append(record if self.timed else replace(record, latency_ms=None))
             self.cursors[entry.stream] = entry.seq + 1
         self.passed(entry, turn)
 

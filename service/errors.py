@@ -45,6 +45,13 @@ class LearnRefused(ServiceError):
     exit_code = 2
 
 
+class CopyRefused(ServiceError):
+    """A data directory can't be copied, or learned again, as asked. Fatal; the message names the way out."""
+
+    code = "copy_refused"
+    exit_code = 2
+
+
 class AccessRefused(ServiceError):
     """An address may not be opened without keys or tokens. Fatal; make them or bind to loopback."""
 

@@ -7,7 +7,9 @@ did stands in ``timelines``.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +92,8 @@ class Recovery:
         """
         for wrong in self._checkpoints.unreadable():
             self._alarms.raise_alarm("checkpoint_bad", wrong)
-        for manifest in candidates(self._checkpoints.list(), self._journal.timeline(), self._timelines):
+        begun = self._journal.meta("begun")
+        for manifest in candidates(self._checkpoints.list(), self._journal.timeline(), self._timelines, begun):
             try:
                 snapshot = self._good(manifest, goal)
                 self._applier.learner.load(snapshot)
@@ -110,11 +113,10 @@ class Recovery:
                     torch.__version__,
                 )
             return manifest
-        begun = self._journal.meta("begun")
         if begun is not None:
             raise DirectoryRefused(
-                f"{self._journal.path}: it began from checkpoint {begun}, and neither that nor a later one can be "
-                "used; restore one of them from a backup"
+                f"{self._journal.path}: it began from checkpoint {began(begun)[0]}, and neither that nor a later one "
+                "can be used; restore one of them from a backup"
             )
         return None
 
@@ -152,18 +154,26 @@ class Recovery:
             ) from error
 
 
-def candidates(every: Sequence[Manifest], timeline: int, timelines: Mapping[int, Timeline]) -> Iterator[Manifest]:
+def candidates(
+    every: Sequence[Manifest], timeline: int, timelines: Mapping[int, Timeline], begun: str | None = None
+) -> Iterator[Manifest]:
     """Of checkpoints, oldest first, those the journal leads on from, newest first: those of the present ``timeline``,
-    then its ancestors'.
+    then its ancestors'; none before the one the directory began from (``begun`` of ``meta``, see :func:`began`).
 
     An ancestor went on until the restore that began its child: what it wrote later is of no use.
     """
-    before = None
+    since, before = -1 if begun is None else began(begun)[1], None
     while True:
         for manifest in reversed(every):
-            if manifest.timeline == timeline and (before is None or manifest.journal < before):
+            if manifest.timeline == timeline and since <= manifest.journal < (before or math.inf):
                 yield manifest
         child = timelines.get(timeline)
         if child is None:
             return
         timeline, before = child.parent, child.start if before is None else min(before, child.start)
+
+
+def began(begun: str) -> tuple[str, int]:
+    """The checkpoint a directory's learner began from, which was not as new, and the journal id it stands at."""
+    told = json.loads(begun)
+    return str(told["checkpoint"]), int(told["journal"])

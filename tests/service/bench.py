@@ -47,7 +47,7 @@ CONFIG = ModelConfig.preset(
 )
 PATCH_BYTES = 50
 """Of the patches that stand for real ones: nothing sees them."""
-IDENTITY = {"model": CONFIG.model_dump(mode="json"), "seed": 0}
+IDENTITY = {"model": CONFIG.model_dump(mode="json"), "seed": 0, "weights": {"name": "none", "digest": "0"}}
 
 
 @dataclass

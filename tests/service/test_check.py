@@ -91,7 +91,7 @@ def the_ones_it_began_from(folder: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "an entry is gone": (sql("DELETE FROM journal WHERE id = 30"), "stream a has a hole"),
+    "an entry is gone": (sql("DELETE FROM journal WHERE id = 30"), "has a hole"),
     "the cursor is ahead": (sql("UPDATE streams SET next_seq = 99 WHERE name = 'a'"), "the next one is 99"),
     "learned beyond the end": (sql("UPDATE meta SET value = '999' WHERE key = 'learned_id'"), "the journal ends at"),
     "a patch is another": (sql("UPDATE patches SET bytes = zeroblob(50) WHERE id = 80"), "is not what came"),
