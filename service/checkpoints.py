@@ -180,7 +180,9 @@ class Checkpoints(Folder):
                 hourly.setdefault(int(manifest.created // 3600), manifest.id)
             good = self.last_good(timeline)
             # By journal, not by the clock: a clock that was wrong for a while dooms nothing.
-            kept |= set(list(hourly.values())[-hours:]) | ({good.id} if good else set()) | set(needed)
+            kept |= (
+                set(list(hourly.values())[max(0, len(hourly) - hours) :]) | ({good.id} if good else set()) | set(needed)
+            )
             doomed = [manifest.id for manifest in every if manifest.id not in kept]
             for name in doomed:
                 self.delete(name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from model.snapshot import Snapshot
 from service.checkpoints import Checkpoints, Place
 from service.errors import RequestRefused, StorageFailed, StorageFull
-from service.manifests import LEARNER, MANIFEST
+from service.manifests import LEARNER, MANIFEST, digest_of
+from tests.service.bench import life, same_bits
 
 SNAPSHOT = Snapshot({"w": torch.arange(6.0), "empty": torch.zeros(0)}, {"steps": 3, "nested": {"a": [1, 2.5, None]}})
 IDENTITY = {"seed": 0}
@@ -106,3 +108,48 @@ def test_an_id_leads_nowhere_else(tmp_path: Path, name: str) -> None:
             ask(name)
         assert caught.value.status == 404
     assert (tmp_path / "x").is_dir()
+
+
+def test_what_was_gone_back_to_stays(tmp_path: Path) -> None:
+    """However many checkpoints come after it, recovery can make the restore again."""
+    with life(tmp_path) as bench:
+        bench.offer("a", 10)
+        bench.learn()
+        bench.loop.finish()
+        plain = bench.checkpoints.list()[0].id
+        bench.offer("a", 10)
+        gone_back_to = bench.checkpoint()
+        bench.command("restore", checkpoint=gone_back_to)
+        for _ in range(6):
+            bench.offer("a", 3)
+            bench.checkpoint()
+        learned = bench.learner.snapshot()
+        kept = [manifest.id for manifest in bench.checkpoints.list()]
+        assert len(kept) == 5, "the newest three, the hour's first, and that one"
+        assert {plain, gone_back_to} < set(kept)
+    for manifest in Checkpoints(tmp_path / "checkpoints").list():
+        if manifest.timeline == 1:
+            (tmp_path / "checkpoints" / manifest.id / LEARNER).write_bytes(b"bad")
+    with life(tmp_path) as bench:
+        assert same_bits(bench.learner.snapshot(), learned), "from before it, through the restore again"
+
+
+def test_hours_are_bounded_by_their_number(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for n in range(1, 11):
+        write(checkpoints, n, created=3600.0 * (300_000 + n))
+    checkpoints.prune(2, 0, hours=4)
+    assert [manifest.journal for manifest in checkpoints.list()] == [7, 8, 9, 10]
+    checkpoints.prune(2, 0, hours=0, needed=["nothing", checkpoints.list()[0].id])
+    assert [manifest.journal for manifest in checkpoints.list()] == [7, 9, 10]
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = tmp_path / write(checkpoints, 1) / MANIFEST
+    body = json.loads(path.read_text())
+    del body["manifest_sha256"]
+    body["format_version"] = 2
+    path.write_text(json.dumps(body | {"manifest_sha256": digest_of(body)}))
+    (told,) = checkpoints.unreadable()
+    assert "has format version 2, this program reads 1" in told
