@@ -144,7 +144,9 @@ class LearnDirectory:
         told = snapshot.meta[META]
         label = f"{len(told['rows'])} epochs from 0 finished, {told['groups']} groups of the next"
         place = Place(journal=0, timeline=_TIMELINE, cursors={}, sequences={}, label=label, pinned=last)
-        self.checkpoints.write(snapshot, place, self._identity, self._device)
+        written = self.checkpoints.write(snapshot, place, self._identity, self._device)
+        with closing(Journal(self._directory.database)) as journal:  # a worker that goes on must not begin as new
+            journal.put_meta("begun", json.dumps({"checkpoint": written.id, "journal": 0}))
         self.checkpoints.prune(_KEPT, _TIMELINE)
 
 

@@ -60,7 +60,6 @@ class Source:
 
     path: Path
     identity: dict[str, Any]
-    learned: int
     begun: bool
     """Whether its learner did not begin as new."""
 
@@ -74,7 +73,7 @@ class Source:
         if "identity" not in meta or not int(meta.get("learned_id", 0)):
             raise DirectoryRefused(f"{path}: nothing was learned there; name a worker's data directory")
         identity = json.loads(meta["identity"])
-        return cls(path, identity, int(meta["learned_id"]), "begun" in meta or "learn" in meta)
+        return cls(path, identity, "begun" in meta or "learn" in meta)
 
     @property
     def checkpoints(self) -> Checkpoints:
