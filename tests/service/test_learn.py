@@ -97,6 +97,9 @@ def test_a_journal_is_learned_and_its_rows_are_kept_and_told(
     assert {"train_error", "held_out_error", "trivial", "skill", "early", "late", "rank"} <= set(kept[0])
     assert rows(into / "epochs.json") == kept
     assert all(file.read_bytes() == content for file, content in before.items()), "only read"
+    with closing(Journal(into / "rjepa.db")) as made:
+        begun = json.loads(made.meta("begun") or "")
+    assert begun == {"checkpoint": newest(into).parent.name, "journal": 0}, "a worker there can't begin as new"
     assert learn_cli.main(words(journal, into, "--epochs", 1)) == 0, "again: nothing is left to do"
     assert rows(into / "epochs.json") == kept
     assert learn_cli.main(words(journal, into, "--epochs", 2)) == 0, "and more can be asked for"

@@ -337,7 +337,10 @@ def test_a_fixation_that_kills_the_process_is_skipped_after_three_times(tmp_path
         assert same_bits(bench.learner.snapshot(), after), "recovery leaves it out too"
 
 
-def test_a_full_disk_holds_learning_up_and_nothing_is_told_before_its_time(tmp_path: Path) -> None:
+def test_a_full_disk_holds_learning_up_and_nothing_is_told_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.learning.TURN_S", 600.0)  # one turn takes all, however slow the machine
     full = 0
 
     def before_commit(what: str) -> None:
