@@ -50,7 +50,7 @@ def test_a_copy_taken_while_it_runs_is_gone_on_with(data_dir: Path, tmp_path: Pa
         assert str(copy) in done.stdout
         taken = len(working.records("s"))
         assert check(data_dir).said() == [], "as it runs"
-        assert working.process.terminate() == 0
+        assert working.process.terminate(limit_s=60.0) == 0
     assert not list(tmp_path.glob(".*"))
     with working_on(copy, logs) as working:
         with closing(open_reader(copy / "rjepa.db")) as reader:
@@ -67,7 +67,7 @@ def test_a_copy_taken_while_it_runs_is_gone_on_with(data_dir: Path, tmp_path: Pa
         assert (records[gap].position, records[gap].skipped) == (0, None), "a new sequence"
         with closing(open_reader(copy / "rjepa.db")) as reader:
             assert ("data_lost", "s") in [tuple(row) for row in reader.execute("SELECT kind, stream FROM alarms")]
-        assert working.process.terminate() == 0
+        assert working.process.terminate(limit_s=60.0) == 0
     assert check(copy).said() == []
 
 
