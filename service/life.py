@@ -55,14 +55,29 @@ class _Stopped(Exception):
 
 
 class Life:
-    """One worker's life: :meth:`run`."""
+    """One worker's life: :meth:`run`.
 
-    def __init__(self, settings: Settings, outside: Outside, wake: Mailbox[None], stop: Stop) -> None:
+    ``config``: another model than the settings' preset. ``fault`` is called with the name of a point as the worker gets
+    there, in whatever thread: ``commit WHAT`` (all written, nothing committed), ``journalled`` (committed, nothing
+    acked), ``checkpoint POINT``, ``taking`` (the door is open, nothing recovered), ``recovery`` (before an entry).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        outside: Outside,
+        wake: Mailbox[None],
+        stop: Stop,
+        *,
+        config: ModelConfig | None = None,
+        fault: Callable[[str], None] = lambda point: None,
+    ) -> None:
         self._settings = settings
         self._outside = outside
         self._wake = wake
         self._stop = stop
-        self._config = _model_config(settings)
+        self._config = config or _model_config(settings)
+        self._fault = fault
         self._source = parse_weights(chosen_weights(settings))
         self._started_s = time.time()
         self._model: dict[str, Any] = {}
@@ -73,7 +88,9 @@ class Life:
         The exit code: 0 after an orderly end, 1 where a thread failed.
         """
         with ExitStack() as stack:
-            journal = Journal(self._outside.directory.database)
+            journal = Journal(
+                self._outside.directory.database, before_commit=lambda what: self._fault(f"commit {what}")
+            )
             stack.callback(journal.close)
             try:
                 with _bar() as tell:
@@ -94,7 +111,7 @@ class Life:
         torch.set_num_threads(LEARNING_THREADS)
         alarms = Alarms(journal)
         learner = Learner(self._config, seed=settings.seed, device=settings.device)
-        checkpoints = Checkpoints(outside.directory.checkpoints)
+        checkpoints = Checkpoints(outside.directory.checkpoints, fault=lambda point: self._fault(f"checkpoint {point}"))
         batch, threads = identity["batch_shape"], identity["threads"]
         features = Features(retina, journal, alarms, batch=batch, threads=threads)
         writer = CheckpointWriter(
@@ -110,8 +127,12 @@ class Life:
         def ring() -> None:
             self._wake.put(None)
 
+        def appended() -> None:
+            self._fault("journalled")
+            ring()
+
         offer = ModelOffer(name=self.model["name"], embedding_size=self.model["embedding_size"])
-        ingest = Ingest(outside.router, journal, outside.access, offer, on_append=ring, on_end=self._stop.ask)
+        ingest = Ingest(outside.router, journal, outside.access, offer, on_append=appended, on_end=self._stop.ask)
         status = _Status(self, ingest, journal, writer, recovery.progress)
         desk = Desk(journal, checkpoints, learner, features, status=status, wake=ring, watching=watching)
         publisher = Publisher(outside.publisher, embeddings=settings.publish_embeddings)
@@ -125,14 +146,19 @@ class Life:
             thread.start()
             stack.callback(thread.stop)
         log.info("taking fixations on %s, process %d", settings.ingest, os.getpid())
+        self._fault("taking")
         begun_s = time.monotonic()
-        begun = recovery.run(self._stop)
+        begun = recovery.run(self._stop_recovery)
         writer.last = begun.id if begun else None
         self._describe(learner, retina)
         if not recovery.progress.recovering:
             log.info("ready: %d entries learned again", recovery.progress.recovered)
         loop.run(begun, checkpoint_now=time.monotonic() - begun_s > LONG_RECOVERY_S)
         return self._end(ingest, control, loop, desk)
+
+    def _stop_recovery(self) -> bool:
+        self._fault("recovery")
+        return self._stop()
 
     def _end(self, ingest: Ingest, control: ControlServer, loop: LearningLoop, desk: Desk) -> int:
         failed = not (ingest.is_alive() and control.is_alive())
