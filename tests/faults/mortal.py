@@ -30,9 +30,7 @@ from service.outside import opened
 from service.settings import Settings
 from tests.helpers import patches
 
-CONFIG = ModelConfig.preset(
-    "default", retina={"features": 16}, units=16, embedding_size=32, learning={"warmup": 5}
-)
+CONFIG = ModelConfig.preset("default", retina={"features": 16}, units=16, embedding_size=32, learning={"warmup": 5})
 FITTED_ON = 64
 STREAMS = ("a", "b")
 HOLD_BACK = 24
@@ -77,7 +75,7 @@ def settings_of(data_dir: str, ingest: str, publish: str, checkpoint_every_s: fl
 
 
 def worker(
-    data_dir: str, ingest: str, publish: str, checkpoint_every_s: float = 0.1, fate: dict[str, Any] | None = None
+    data_dir: str, ingest: str, publish: str, checkpoint_every_s: float = 0.3, fate: dict[str, Any] | None = None
 ) -> int:
     """:func:`service.worker.main` with a small model and a fate."""
     doom = Fate(**(fate or {}))

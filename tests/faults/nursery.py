@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def _become(role: Any, arguments: dict[str, Any], log: str) -> None:
         for number, descriptor in ((0, nothing), (1, file), (2, file)):
             os.dup2(descriptor, number)
         code = role(**arguments)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the process's boundary: whatever it was is told, and the process ends
         import traceback
 
         traceback.print_exc()
