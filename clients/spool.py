@@ -10,6 +10,7 @@ A call is not durable before :meth:`Spool.commit`.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +44,7 @@ class Spool:
         self.folder = folder
         self.stream = stream
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
         except OSError as error:
             raise SpoolRefused(
                 f"spool folder {folder} can't be made: {error.strerror}; give another with --spool"
@@ -155,6 +156,20 @@ class Spool:
             self._database.execute("DELETE FROM meta WHERE key = ?", (key,))
         else:
             self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, their names durable where the system lets a folder be synced."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix" or (folder / FILE).exists():
+        return
+    for each in {folder, *missing}:
+        handle = os.open(each.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _open(folder: Path) -> sqlite3.Connection:

@@ -123,6 +123,7 @@ class Checkpoints(Folder):
         """Write a checkpoint; durable when this returns. Raises :class:`StorageFull` or :class:`StorageFailed`."""
         with self._lock, _disk_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
+            sync_folder(self.folder.parent)
             name = self._new_id(place)
             part = self.folder / f".part-{name}"
             shutil.rmtree(part, ignore_errors=True)

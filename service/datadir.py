@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from service.errors import DirectoryInUse, DirectoryRefused
+from service.storage import sync_folder
+
+DATABASE = "rjepa.db"
 
 
 class DataDirectory:
-    """``settings.data_dir``, locked by this process until :meth:`close`; made if it is not there.
+    """``settings.data_dir``, locked by this process until :meth:`close`; made durably if it is not there.
 
     Raises :class:`DirectoryInUse` where another worker holds it, :class:`DirectoryRefused` where it can't be made.
     """
@@ -23,7 +27,7 @@ class DataDirectory:
     @property
     def database(self) -> Path:
         """``rjepa.db``."""
-        return self.path / "rjepa.db"
+        return self.path / DATABASE
 
     @property
     def checkpoints(self) -> Path:
@@ -48,7 +52,7 @@ class DataDirectory:
 def _lock(path: Path) -> IO[str]:
     """An open, locked ``DIR/lock`` that holds this process's number."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(path)
         file = (path / "lock").open("a+")
     except OSError as error:
         raise DirectoryRefused(
@@ -67,3 +71,14 @@ def _lock(path: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def _make(path: Path) -> None:
+    """Make ``path`` and what is missing above it. Their names are durable before anything is kept there."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+    if not missing and not (path / DATABASE).exists():  # made just now by another command, or by a start that was ended
+        with suppress(PermissionError):  # made by somebody else, in a folder that is not ours to look into
+            sync_folder(path.parent)

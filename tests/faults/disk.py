@@ -79,6 +79,10 @@ class Disk:
             elif isinstance(effect, SyncDone):
                 self._sync(self._at(effect.path), self._marks.pop(effect.number))
 
+    def as_seen(self, folder: Path) -> None:
+        """Write what the program sees into ``folder``, which is made: as if the power had stayed."""
+        _write(_seen(self._top), folder)
+
     def after_power_loss(self, folder: Path, generator: np.random.Generator) -> None:
         """Write what is left of it into ``folder``, which is made."""
         _write(_left(self._top, generator), folder)
@@ -136,6 +140,19 @@ class Disk:
         if not isinstance(folder, _Folder):
             raise ValueError(f"{path} is in no folder")
         return folder, PurePosixPath(path).name
+
+
+def _seen(folder: _Folder) -> dict[str, bytes | dict]:
+    found: dict[str, bytes | dict] = {}
+    for name, what in folder.names.items():
+        if isinstance(what, _Folder):
+            found[name] = _seen(what)
+        else:
+            content = bytearray(what.durable)
+            for _, offset, data in what.pending:
+                _change(content, offset, data)
+            found[name] = bytes(content)
+    return found
 
 
 def _left(folder: _Folder, generator: np.random.Generator) -> dict[str, bytes | dict]:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import clients.protocol
+import clients.sender
 from clients.sender import Sender
 from model.calibration import calibrate
 from model.config import ModelConfig
@@ -103,6 +104,7 @@ def client(address: str, folder: str, count: int, fate: dict[str, Any] | None = 
     """
     doom = Fate(**(fate or {}))
     clients.protocol.SILENCE_S = 0.3  # so that a dead worker is noticed soon
+    clients.sender.QUEUE = 8  # so that it is full, all the time
     place = Path(folder)
     place.mkdir(exist_ok=True)
     offered = place / "offered"
@@ -142,13 +144,13 @@ def said(number: int) -> dict[str, Any]:
 
 
 def _note_acks(senders: dict[str, Sender], path: Path, done: threading.Event) -> None:
-    """Write down how many fixations of each stream this process knows to be acked, whenever that changes."""
+    """Write down up to which seq each stream is acked, as far as this process knows, whenever that changes."""
     told: dict[str, int] = {}
     with path.open("a", buffering=1) as file:
         last = False
         while not last:
             last = done.wait(0.005)
-            acked = {name: sender.status.acked for name, sender in senders.items()}
+            acked = {name: sender._protocol.acked + 1 for name, sender in senders.items()}
             if acked != told:
                 told = acked
                 file.write(json.dumps({"pid": os.getpid(), "time": time.time()} | acked) + "\n")

@@ -13,12 +13,14 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clients.spool import Spool
+from service.storage import open_reader
 from tests.faults import judge, mortal
 from tests.faults.nursery import Child, Nursery
 from tests.faults.story import WAIT_S, Home, nursery_of, undisturbed
@@ -73,7 +75,7 @@ class Story:
         return self.client
 
     def _leg(self, moment: str, far: int) -> None:
-        """One life of the worker: it, or its client, ends at ``moment``, or in passing, once ``far`` are acked."""
+        """One life of the worker: it, or its client, ends at ``moment``, or in passing, once ``far`` are journalled."""
         delay_s = float(self.generator.uniform(0.0, 0.003)) if self.generator.random() < 0.5 else 0.0
         count = int(self.generator.integers(1, 3 if moment.startswith(("checkpoint", "recovery")) else 5))
         fate = {"point": moment, "count": count, "delay_s": delay_s}
@@ -86,7 +88,7 @@ class Story:
                     os.kill(each.pid, signal.SIGKILL)
 
         def over() -> bool:
-            return process.ended() is not None or client.ended() is not None or sum(self._acked().values()) >= far
+            return process.ended() is not None or client.ended() is not None or self._journalled() >= far
 
         wait_until(over, WAIT_S, moment)
         met = -signal.SIGKILL in (process.ended(), client.ended())
@@ -105,6 +107,11 @@ class Story:
         found = judge.read(copy)
         for name, count in acked.items():
             assert found.next_seq.get(name, 0) >= count, f"{name}: acked {count}, held {found.next_seq}"
+
+    def _journalled(self) -> int:
+        """How many fixations the worker holds."""
+        with closing(open_reader(self.home.data_dir / "rjepa.db")) as reader:
+            return int(reader.execute("SELECT coalesce(sum(next_seq), 0) FROM streams").fetchone()[0])
 
     def _acked(self) -> dict[str, int]:
         path = self.folder / "client" / "acked"

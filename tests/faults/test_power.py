@@ -31,7 +31,7 @@ from tests.faults import judge, trace
 from tests.faults.disk import Disk
 from tests.faults.nursery import Nursery
 from tests.faults.story import WAIT_S, Home, interleaved, nursery_of, send_all, undisturbed
-from tests.faults.trace import Effect, Folder, Said, SyncBegun, SyncDone
+from tests.faults.trace import Effect, Folder, Said, SyncBegun, SyncDone, Write
 from tests.helpers import ROOT, environment
 from tests.service.bench import same_bits
 
@@ -93,7 +93,7 @@ def recorded(strace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for life, part in enumerate((ORDER[: len(ORDER) // 2], ORDER)):
             log = folder / f"{life}.strace"
             with _traced(home, log, folder / f"{life}.err") as process:
-                send_all(home.ingest, part)
+                send_all(home.ingest, part, ahead=4)  # many commits, so that SQLite begins its log again
                 os.kill(int((home.data_dir / "lock").read_text()), signal.SIGTERM if life else signal.SIGKILL)
                 process.wait(WAIT_S)
             effects += trace.read(log, root)
@@ -181,6 +181,13 @@ def go_on(recorded: Recorded, data: Path, promised: Promised) -> str:
     return judge.sha256(learner)
 
 
+def _files(folder: Path) -> dict[str, bytes]:
+    """Every file's content but of those that are mapped, and of the control socket's."""
+    left_out = ("step", "control.sock", "rjepa.db-shm")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def lose_power(recorded: Recorded, moments: Sequence[int], folder: Path, seed: int) -> None:
     for number, moment in enumerate(moments):
         effects = recorded.effects[:moment]
@@ -206,6 +213,22 @@ def losses(recorded: Recorded, effects: list[Effect], moments: Sequence[int], fo
             print(f"after {moment}: {type(error).__name__} {str(error).splitlines()[0]}")
             lost += 1
     return lost
+
+
+@pytest.mark.timeout(600)
+def test_the_record_is_the_whole_truth(recorded: Recorded, tmp_path: Path) -> None:
+    """Everything the recorded worker left behind can be made again from the record, to the byte."""
+    disk = Disk(recorded.root)
+    disk.happen(recorded.effects)
+    disk.as_seen(tmp_path / "again")
+    found, again = (_files(folder / DATA) for folder in (recorded.root, tmp_path / "again"))
+    assert len(found) >= 8
+    assert found == again
+    assert sum(isinstance(effect, SyncDone) for effect in recorded.effects) > 100
+    assert any(
+        isinstance(effect, Write) and effect.path.endswith("rjepa.db-wal") and effect.offset == 0
+        for effect in recorded.effects[len(recorded.effects) // 2 :]
+    ), "SQLite has begun its log again"
 
 
 @pytest.mark.timeout(600)

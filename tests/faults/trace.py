@@ -129,9 +129,12 @@ class _Call:
         return path if path.startswith("/") and not path.endswith(" (deleted)") else None
 
     def paths(self) -> list[str]:
-        """The paths that are arguments, absolute."""
+        """The paths that are arguments. Raises ValueError for one that is relative to a folder not told."""
         found = re.findall(rb"(?:(?:AT_FDCWD|\d+)" + _PATH.pattern + rb", )?" + _STRING, self.arguments)
-        return [os.path.normpath(os.path.join(_bytes(at).decode(), _bytes(name).decode())) for at, _, name in found]
+        paths = [os.path.normpath(os.path.join(_bytes(at).decode(), _bytes(name).decode())) for at, _, name in found]
+        if not all(path.startswith("/") for path in paths):
+            raise ValueError(f"{self.name} of {paths}: relative to what?")
+        return paths
 
 
 def read(log: Path, root: Path) -> list[Effect]:
@@ -175,7 +178,7 @@ def _effects(call: _Call, offsets: dict[int, int | None]) -> Iterator[Effect]:
         if offsets.get(call.descriptor()) is not None and call.result is not None:
             offsets[call.descriptor()] = call.result
     elif name in ("write", "pwrite64", "sendto"):
-        path, data = call.file(), call.strings()[0]
+        path, data = call.file(), (call.strings() or [b""])[0]
         data = data if call.result is None else data[: call.result]
         at = offsets.get(call.descriptor(), 0)
         if path is None or name == "sendto":
