@@ -1,8 +1,9 @@
 """A real worker and a real client, small and quick to start, that die by SIGKILL where they are told to.
 
 The worker is all of ``rjepa worker`` behind its options: the door, the journal, the retina (a whole ResNet-50), the
-learner, checkpoints. Smaller than in use are the learner (16 units), what the retina is calibrated on (64 patches),
-and the time between checkpoints. The client is two :class:`~clients.sender.Sender` with their spools.
+learner, its diagnostics, checkpoints. Smaller than in use are the learner (16 units), what the retina is calibrated on
+(64 patches), SQLite's log and the time between checkpoints. The client is two :class:`~clients.sender.Sender` with
+their spools.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -24,21 +26,24 @@ import clients.sender
 from clients.sender import Sender
 from model.calibration import calibrate
 from model.config import ModelConfig
-from service import identity, log
+from model.deadleaves import dead_leaves
+from service import identity, log, storage
 from service.life import Life
 from service.mailbox import Mailbox, Stop
 from service.outside import opened
 from service.settings import Settings
-from tests.helpers import patches
 
 CONFIG = ModelConfig.preset("default", retina={"features": 16}, units=16, embedding_size=32, learning={"warmup": 5})
 FITTED_ON = 64
+LOG_PAGES = 200
+"""SQLite begins its log again after so many, instead of 1,000: several times in a few hundred fixations."""
 STREAMS = ("a", "b")
 HOLD_BACK = 24
 """How far ahead of the learner each stream is sent: what waits at the worker, all the time."""
 CAPACITY = 12
 """Fixations a stream's spool takes; the caller waits for room, all the time."""
-PATCHES = patches(64)
+PATCHES = dead_leaves(64, seed=1)
+"""Such as the retina was calibrated on, so that none is taken for a repeat of another."""
 
 
 @dataclass
@@ -80,6 +85,7 @@ def worker(
 ) -> int:
     """:func:`service.worker.main` with a small model and a fate."""
     doom = Fate(**(fate or {}))
+    storage._connect = _with_short_log
     identity.calibrate = functools.partial(calibrate, synthetic=FITTED_ON)
     log.set_up(as_json=False)
     wake: Mailbox[None] = Mailbox()
@@ -93,6 +99,12 @@ def worker(
     with opened(settings) as outside:
         doom("bound")
         return Life(settings, outside, wake, stop, config=CONFIG, fault=doom).run()
+
+
+def _with_short_log(path: Path) -> sqlite3.Connection:
+    connection = _CONNECT(path)
+    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    return connection
 
 
 def client(address: str, folder: str, count: int, fate: dict[str, Any] | None = None) -> int:
@@ -162,6 +174,7 @@ def _replace(path: Path, text: str) -> None:
     part.rename(path)
 
 
+_CONNECT = storage._connect
 ROLES = {"worker": worker, "client": client}
 
 if __name__ == "__main__":

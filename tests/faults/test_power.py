@@ -35,7 +35,7 @@ from tests.faults.trace import Effect, Folder, Said, SyncBegun, SyncDone, Write
 from tests.helpers import ROOT, environment
 from tests.service.bench import same_bits
 
-EACH = 60
+EACH = 50
 ORDER = interleaved(EACH)
 DATA = "data"
 _ACK = re.compile(rb'\x03ack\x00.(\{"stream":[^{}]*\})', re.DOTALL)
@@ -93,7 +93,7 @@ def recorded(strace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for life, part in enumerate((ORDER[: len(ORDER) // 2], ORDER)):
             log = folder / f"{life}.strace"
             with _traced(home, log, folder / f"{life}.err") as process:
-                send_all(home.ingest, part, ahead=4)  # many commits, so that SQLite begins its log again
+                send_all(home.ingest, part, ahead=8)  # in many commits
                 os.kill(int((home.data_dir / "lock").read_text()), signal.SIGTERM if life else signal.SIGKILL)
                 process.wait(WAIT_S)
             effects += trace.read(log, root)
@@ -118,7 +118,8 @@ def crashes(recorded: Recorded) -> Callable[[int, int], list[int]]:
 
 
 def _traced(home: Home, log: Path, errors: Path) -> subprocess.Popen[bytes]:
-    arguments = {"data_dir": str(home.data_dir), "ingest": home.ingest, "publish": home.publish}
+    arguments: dict[str, object] = {"data_dir": str(home.data_dir), "ingest": home.ingest, "publish": home.publish}
+    arguments |= {"checkpoint_every_s": 1.0}
     with errors.open("wb") as file:
         return subprocess.Popen(
             [*trace.strace(log), sys.executable, "-m", "tests.faults.mortal", "worker", json.dumps(arguments)],
