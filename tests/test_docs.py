@@ -101,7 +101,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_tests_named_as_proof_exist() -> None:
-    for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", DOCS["promises.md"]):
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", DOCS["promises.md"] + DOCS["faults.md"]):
         source = ROOT / file
         assert source.exists(), file
         assert not test or f"def {test}(" in source.read_text(), f"{file}::{test}"
