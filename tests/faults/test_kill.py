@@ -75,7 +75,7 @@ class Story:
         return self.client
 
     def _leg(self, moment: str, far: int) -> None:
-        """One life of the worker: it, or its client, ends at ``moment``, or in passing, once ``far`` are journalled."""
+        """One life of the worker: it, or its client, ends at ``moment``, or in passing, once ``far`` are learned."""
         delay_s = float(self.generator.uniform(0.0, 0.003)) if self.generator.random() < 0.5 else 0.0
         count = int(self.generator.integers(1, 3 if moment.startswith(("checkpoint", "recovery")) else 5))
         fate = {"point": moment, "count": count, "delay_s": delay_s}
@@ -88,7 +88,7 @@ class Story:
                     os.kill(each.pid, signal.SIGKILL)
 
         def over() -> bool:
-            return process.ended() is not None or client.ended() is not None or self._journalled() >= far
+            return process.ended() is not None or client.ended() is not None or self._learned() >= far
 
         wait_until(over, WAIT_S, moment)
         met = -signal.SIGKILL in (process.ended(), client.ended())
@@ -108,10 +108,10 @@ class Story:
         for name, count in acked.items():
             assert found.next_seq.get(name, 0) >= count, f"{name}: acked {count}, held {found.next_seq}"
 
-    def _journalled(self) -> int:
-        """How many fixations the worker holds."""
+    def _learned(self) -> int:
+        """How many fixations have been learned."""
         with closing(open_reader(self.home.data_dir / "rjepa.db")) as reader:
-            return int(reader.execute("SELECT coalesce(sum(next_seq), 0) FROM streams").fetchone()[0])
+            return int(reader.execute("SELECT coalesce(sum(learned_seq + 1), 0) FROM streams").fetchone()[0])
 
     def _acked(self) -> dict[str, int]:
         path = self.folder / "client" / "acked"
