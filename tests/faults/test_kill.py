@@ -159,7 +159,7 @@ def chosen(seed: int, count: int) -> list[str]:
     return [str(moment) for _ in range(rounds) for moment in generator.permutation(MOMENTS)][:count]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_ten_kills(prepared: tuple[Nursery, Path], tmp_path: Path) -> None:
     """One at each kind of point, in one story."""
     moments = ["journalled", "client", "checkpoint rename", "recovery", "commit fixations", "both"]

@@ -216,7 +216,7 @@ def losses(recorded: Recorded, effects: list[Effect], moments: Sequence[int], fo
     return lost
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_record_is_the_whole_truth(recorded: Recorded, tmp_path: Path) -> None:
     """Everything the recorded worker left behind can be made again from the record, to the byte."""
     disk = Disk(recorded.root)
@@ -232,7 +232,7 @@ def test_the_record_is_the_whole_truth(recorded: Recorded, tmp_path: Path) -> No
     ), "SQLite has begun its log again"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_five_losses_of_power(recorded: Recorded, crashes: Callable[[int, int], list[int]], tmp_path: Path) -> None:
     lose_power(recorded, crashes(1, 5), tmp_path / "disk", 1)
 
@@ -242,7 +242,7 @@ def test_fifty_losses_of_power(recorded: Recorded, crashes: Callable[[int, int],
     lose_power(recorded, crashes(50, 50), tmp_path / "disk", 50)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("left_out", ["rjepa.db-wal", "learner.safetensors", "checkpoints", DATA])
 def test_a_missing_fsync_is_found(
     recorded: Recorded, crashes: Callable[[int, int], list[int]], tmp_path: Path, left_out: str
