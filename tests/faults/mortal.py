@@ -81,7 +81,7 @@ def settings_of(data_dir: str, ingest: str, publish: str, checkpoint_every_s: fl
 
 
 def worker(
-    data_dir: str, ingest: str, publish: str, checkpoint_every_s: float = 0.3, fate: dict[str, Any] | None = None
+    data_dir: str, ingest: str, publish: str, checkpoint_every_s: float = 0.1, fate: dict[str, Any] | None = None
 ) -> int:
     """:func:`service.worker.main` with a small model and a fate."""
     doom = Fate(**(fate or {}))

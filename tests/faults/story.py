@@ -39,6 +39,11 @@ class Home:
         )
 
 
+def ready(process: Child) -> None:
+    """Wait until its recovery is over: ended before, a worker keeps what it has learned again so far."""
+    wait_until(lambda: "rjepa.worker: ready" in process.log.read_text(errors="replace"), WAIT_S, "the end of recovery")
+
+
 def interleaved(count: int) -> Order:
     """``count`` fixations of each stream, not quite by turns."""
     order: list[tuple[str, int]] = []

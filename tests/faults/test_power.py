@@ -30,7 +30,7 @@ from service.storage import Database
 from tests.faults import judge, trace
 from tests.faults.disk import Disk
 from tests.faults.nursery import Nursery
-from tests.faults.story import WAIT_S, Home, interleaved, nursery_of, send_all, undisturbed
+from tests.faults.story import WAIT_S, Home, interleaved, nursery_of, ready, send_all, undisturbed
 from tests.faults.trace import Effect, Folder, Said, SyncBegun, SyncDone, Write
 from tests.helpers import ROOT, environment
 from tests.service.bench import same_bits
@@ -119,7 +119,7 @@ def crashes(recorded: Recorded) -> Callable[[int, int], list[int]]:
 
 def _traced(home: Home, log: Path, errors: Path) -> subprocess.Popen[bytes]:
     arguments: dict[str, object] = {"data_dir": str(home.data_dir), "ingest": home.ingest, "publish": home.publish}
-    arguments |= {"checkpoint_every_s": 1.0}
+    arguments |= {"checkpoint_every_s": 0.1}
     with errors.open("wb") as file:
         return subprocess.Popen(
             [*trace.strace(log), sys.executable, "-m", "tests.faults.mortal", "worker", json.dumps(arguments)],
@@ -173,6 +173,7 @@ def go_on(recorded: Recorded, data: Path, promised: Promised) -> str:
     process = home.worker()
     begun = send_all(home.ingest, ORDER)
     assert all(begun[name] > seq for name, seq in promised.acked.items())
+    ready(process)
     assert process.terminate(WAIT_S) == 0, process.said()
     found = judge.read(data)
     assert [(name, number) for name, number, _ in found.fixations] == list(ORDER)
