@@ -41,7 +41,11 @@ class Home:
 
 def ready(process: Child) -> None:
     """Wait until its recovery is over: ended before, a worker keeps what it has learned again so far."""
-    wait_until(lambda: "rjepa.worker: ready" in process.log.read_text(errors="replace"), WAIT_S, "the end of recovery")
+
+    def said() -> bool:
+        return process.log.exists() and "rjepa.worker: ready" in process.log.read_text(errors="replace")
+
+    wait_until(said, WAIT_S, "the end of recovery")
 
 
 def interleaved(count: int) -> Order:
