@@ -81,7 +81,7 @@ class RatesConfig(_Choices):
 
     gates: Rate | None = 1e-4
     """W_hh, W_ch, W_hc, W_cc."""
-    retention: Rate | None = 2e-3
+    retention: Rate | None = 5e-4
     """beta_h, beta_c, theta; the time decay unit's decay."""
     input: Rate | None = 1e-4
     """V."""
@@ -258,7 +258,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             "place_memory": "off",
         },
         "learning": {
-            "rates": {"gates": 1e-3, "input": 1e-3, "embedding": 1e-3, "predictor": 1e-3},
+            "rates": {"gates": 1e-3, "retention": 1e-3, "input": 1e-3, "embedding": 1e-3, "predictor": 1e-3},
             "update": "sequence",
             "warmup": 0,
             "retraction": 0.0,

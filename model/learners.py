@@ -51,7 +51,7 @@ LEARNERS: dict[str, Kind] = {
     "narrow-one-step": Kind("default", _NARROW_ONE_STEP, "n = 60, V at 1e-3, credit for the last step alone"),
     "modular-4": Kind("default", {"gates": "modular", "block": 4}, "the default, gates reading blocks of 4"),
     "dense": Kind("default", {"gates": "dense"}, "the default, gates reading all units: credit is approximate"),
-    "tight": Kind("default", _TIGHT, "the default, V kept near orthonormal, beta and theta at half the rate"),
+    "tight": Kind("default", _TIGHT, "the default, V kept near orthonormal, beta and theta at 1e-3"),
     "long": Kind("long", {}, "the preset for long dependencies"),
     "long-one-step": Kind("long", _ONE_STEP, "long, credit for the last step alone"),
     "long-tight": Kind("long", _TIGHT, "long, V kept near orthonormal"),
@@ -60,9 +60,7 @@ LEARNERS: dict[str, Kind] = {
     "still": Kind("default", _STILL, "the default for still scenes: the place memory does not fade"),
     "still-one-step": Kind("default", {**_STILL, **_ONE_STEP}, "still, credit for the last step alone"),
     "still-frozen": Kind("default", {**_STILL, **_FROZEN}, "still, its circuit never learned"),
-    "still-tight": Kind(
-        "default", {**_STILL, **_TIGHT}, "still, V kept near orthonormal, beta and theta at half the rate"
-    ),
+    "still-tight": Kind("default", {**_STILL, **_TIGHT}, "still, V kept near orthonormal, beta and theta at 1e-3"),
     "still-memoryless": Kind("default", {**_STILL, **_MEMORYLESS}, "still, gates fixed so that nothing stays"),
     "no-place": Kind("default", {"predictor": {"place_memory": "off"}}, "the default without the place memory"),
     "action": Kind("default", _ACTION, "the default, told where the eye goes and nothing else of it"),

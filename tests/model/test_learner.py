@@ -305,7 +305,7 @@ def test_paused_it_watches_and_does_not_learn() -> None:
 
 def test_rates_are_named_checked_and_followed() -> None:
     learner = Learner(medium(), seed=0)
-    assert learner.rates == {"gates": 1e-4, "retention": 2e-3, "input": 1e-4}
+    assert learner.rates == {"gates": 1e-4, "retention": 5e-4, "input": 1e-4}
     for wrong, said in (
         ({"gates": 0.5, "predictor": 0.1}, "no rate 'predictor'; this model has gates, retention, input"),
         ({"gates": math.nan}, "rate gates is nan"),
