@@ -32,7 +32,7 @@ from model.ring import Ring
 from model.skill import row as skill_row
 from model.snapshot import Snapshot
 from model.twin import Twin
-from model.verdict import ENOUGH
+from model.verdict import FIRST
 from model.warned import Warned
 from model.windows import Windows
 
@@ -149,7 +149,7 @@ class Diagnostics:
     def due(self, stream: str) -> bool:
         """Whether the fixation of ``stream`` just taken in is one to look after: a Moment's ``look``."""
         own = self._streams.get(stream)
-        return own is not None and self._predicted and (own.predictions == ENOUGH or own.predictions % LOOK_EVERY == 0)
+        return own is not None and self._predicted and (own.predictions == FIRST or own.predictions % LOOK_EVERY == 0)
 
     def _note(self, own: _Stream, seen: Watched, outcome: Outcome, untrained: float | None) -> None:
         assert seen.made is not None

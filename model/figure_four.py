@@ -4,7 +4,8 @@ Sequences of 12 fixations whose next place depends on the place k back: the firs
 is learned shows from position k on, and nowhere before. Told is the mean error at each position over the last quarter
 of the run, divided by that of carry-mean at the same position (V, which is learned, scales both).
 
-    untrained       the network as it began: flat, at 1
+    untrained       the network as it began: it predicts the mean, so this is 1 but for how the mean is kept
+    frozen          the circuit as it began, its predictor learned: what the stream and the predictor alone make of it
     online          weights change at every step
     bptt, rfp       weights change once a sequence, with the sum of its gradients: by back-propagation through time
                     over the whole sequence, or by forward propagation. The predictor learns at every step in both.
@@ -28,15 +29,17 @@ from model.through_time import ThroughTime
 from model.worlds import PlantedWorld
 
 SEQUENCE = 12
-METHODS = ("bptt", "rfp", "online", "untrained")
+METHODS = ("bptt", "rfp", "online", "frozen", "untrained")
 """The first is what the others are told beside."""
 _STREAM = "figure"
 
 
 def config_of(method: str) -> ModelConfig:
     """The default, changing weights when ``method`` does."""
-    update = "step" if method in ("untrained", "online") else "sequence"
-    return ModelConfig.preset("default", predictor=NO_GAZE, learning={"update": update})
+    learning: dict[str, Any] = {"update": "step" if method in ("untrained", "frozen", "online") else "sequence"}
+    if method == "frozen":
+        learning["rates"] = dict.fromkeys(("gates", "retention", "input"))
+    return ModelConfig.preset("default", predictor=NO_GAZE, learning=learning)
 
 
 def run(

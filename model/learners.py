@@ -64,6 +64,7 @@ LEARNERS: dict[str, Kind] = {
     "still-memoryless": Kind("default", {**_STILL, **_MEMORYLESS}, "still, gates fixed so that nothing stays"),
     "no-place": Kind("default", {"predictor": {"place_memory": "off"}}, "the default without the place memory"),
     "action": Kind("default", _ACTION, "the default, told where the eye goes and nothing else of it"),
+    "action-head": Kind("default", {"predictor": {"action_head": True}}, "the default, predicting its saccade as well"),
     "action-memoryless": Kind("default", {**_ACTION, **_MEMORYLESS}, "action, gates fixed so that nothing stays"),
     "plain": Kind("default", _PLAIN, "the default, told nothing of the gaze"),
     "plain-one-step": Kind("default", {**_PLAIN, **_ONE_STEP}, "plain, credit for the last step alone"),

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.errors import ModelError
 from model.network import Made, Network
 
 EARLIER = 99
@@ -43,6 +44,8 @@ def trial(network: Network, made: Made, z_next: Tensor, z_now: Tensor, earlier: 
     """
     if made.attempt is None:
         return None
+    if earlier.shape[0] != EARLIER:
+        raise ModelError(f"retrieval is among {EARLIER} earlier fixations, not {earlier.shape[0]}")
     weights = network.weights
     z = torch.cat([z_next.unsqueeze(0), earlier.to(z_next), z_now.unsqueeze(0)])
     states = network.circuit.step(made.new.settled, z @ weights["V"].T)

@@ -38,7 +38,7 @@ class SceneWatch:
         self._counted: list[bool] = []
         self._scores: list[Tensor] = []
         """Squared errors of the running mean, of the readout from z and of that from p."""
-        self._features = Ring(retrieval.EARLIER + 1, config.features)
+        self._features = Ring(retrieval.EARLIER + 2, config.features)
         self._trials: list[Tensor] = []
         self._embeddings: list[Tensor] = []
         self._inputs: list[Tensor] = []
@@ -86,7 +86,7 @@ class SceneWatch:
 
     def _retrieve(self, seen: Watched, before: Tensor) -> None:
         self._predictions += 1
-        due = self._predictions % retrieval.EVERY == 0 and self._features.held > retrieval.EARLIER
+        due = self._predictions % retrieval.EVERY == 0 and self._features.held == retrieval.EARLIER + 2
         if not (self._measured and due and seen.made is not None):
             return
         earlier = self._features.rows()[:-2]

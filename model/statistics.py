@@ -18,6 +18,7 @@ from torch import Tensor
 from model.prediction import VARIANCE_FLOOR
 
 _SLOPE_FLOOR = 1e-6
+_LEAST = 1e-12
 
 
 class RunningMoments:
@@ -55,8 +56,8 @@ class RunningMoments:
 class SceneRegression:
     """Per dimension, a ridge regression of the next z on z and the mean of z in this sequence so far.
 
-    Running moments over all steps of marked sequences, cumulative; the ridge weighs as ten samples of unit
-    variance, so that the first predictions are near the mean.
+    Running moments over all steps of marked sequences, cumulative; the ridge weighs as ten samples of the
+    features' mean variance, whatever their scale, so that the first predictions are near the mean.
     """
 
     _RIDGE_SAMPLES = 10.0
@@ -81,8 +82,8 @@ class SceneRegression:
 
     def predict(self, z: Tensor, scene: Tensor) -> Tensor:
         """The next z, m numbers."""
-        ridge = self._RIDGE_SAMPLES / (self.steps + 1)
         zz, zs, ss, zn, sn = self.products.unbind()
+        ridge = self._RIDGE_SAMPLES / (self.steps + 1) * zz.mean().clamp_min(_LEAST)
         zz, ss = zz + ridge, ss + ridge
         offset_z, offset_s = z - self.means[0], scene - self.means[1]
         slope_z, slope_s = ss * zn - zs * sn, zz * sn - zs * zn

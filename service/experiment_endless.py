@@ -22,7 +22,7 @@ from service.experiment_rows import Column, KeptRows, Row, digest
 from service.experiment_sources import known_learners, no_stream, over, watched
 
 NAME = "endless"
-KEY = ("learner", "part", "part_fixations", "seed", "config", "calibration", "videos")
+KEY = ("learner", "part", "part_fixations", "seed", "config", "calibration", "seen")
 PARTS = 10
 PART = 10_000
 BY = (
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, features: KeptFeatures, kept: KeptRows) -
                 "seed": seed,
                 "config": digest(config.model_dump(mode="json")),
                 "calibration": features.calibration(config.retina).digest[:12],
-                "videos": digest([[name, [_told(file) for file in files]] for name, files in videos]),
+                "seen": _seen(arguments, videos),
             }
             keys = [{**base, "part": number + 1} for number in range(parts)]
             found = [row for row in map(kept.find, keys) if row is not None]
@@ -103,12 +103,19 @@ def _go_on(
         yield row
 
 
-def _told(file: Path) -> list[str | int]:
-    """What tells one video from another. Raises :class:`ExperimentRefused` where it is not there."""
+def _seen(arguments: argparse.Namespace, videos: Sequence[tuple[str, Sequence[Path]]]) -> str:
+    """What tells one run's fixations from another's: scanpath, videos, seed. Raises :class:`ExperimentRefused`."""
+    path: Path = arguments.scanpath
+    tables = sorted(path.rglob("*.tsv")) if path.is_dir() else [path]
+    told = [[name, [_file(file) for file in files]] for name, files in [("scanpath", tables), *videos]]
+    return digest([told, arguments.retina_seed])
+
+
+def _file(file: Path) -> list[str | int]:
     try:
         return [file.name, file.stat().st_size]
     except OSError as error:
-        raise ExperimentRefused(f"video {file} can't be read ({error})") from None
+        raise ExperimentRefused(f"{file} can't be read ({error})") from None
 
 
 def _write(found: snapshot.Snapshot, path: Path) -> None:

@@ -23,8 +23,13 @@ def digest(thing: Any) -> str:
     return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
+MADE_BY = ("config", "calibration", "features")
+"""Parts of a key that say what made the row, not which row it is: one of another version is replaced."""
+
+
 class KeptRows:
-    """Rows by key. A row begins with its key, so the same run is found again; another version's rows stay apart."""
+    """Rows by key. A row begins with its key, so the same run is found again; one of another version is run again,
+    and goes when the new one is there."""
 
     def __init__(self, path: Path | None, experiment: str, key: Sequence[str]) -> None:
         """Read what ``path`` holds; None keeps nothing. Raises :class:`ExperimentRefused` for another file."""
@@ -51,7 +56,7 @@ class KeptRows:
 
     def add(self, row: Row) -> None:
         """Keep ``row``; on the disk, whole or not at all, when this returns. Raises :class:`ExperimentRefused`."""
-        self.rows = [kept for kept in self.rows if self._of(kept) != self._of(row)] + [row]
+        self.rows = [kept for kept in self.rows if self._which(kept) != self._which(row)] + [row]
         if self.path is None:
             return
         told = ",\n".join(json.dumps(kept) for kept in self.rows)
@@ -70,6 +75,9 @@ class KeptRows:
     def _of(self, row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in self._key)
 
+    def _which(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self._key if name not in MADE_BY)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -82,12 +90,18 @@ class Column:
 
 
 def table(rows: Iterable[Row], by: Sequence[Column], columns: Sequence[Column]) -> list[list[str]]:
-    """Heading and lines: one line for each value of ``by``, in order of appearance, the mean over its rows."""
+    """Heading and lines: one line for each value of ``by``, in order of appearance, the mean over its rows.
+
+    Raises :class:`ExperimentRefused` where a line would mix rows of two versions, or count a seed twice.
+    """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column.value] for column in by), []).append(row)
     lines = [[column.heading for column in (*by, *columns)]]
     for key, members in groups.items():
+        seeds = [row["seed"] for row in members if "seed" in row]
+        if len({row.get("config") for row in members}) > 1 or len(set(seeds)) < len(seeds):
+            raise ExperimentRefused(f"rows of {key} are of two versions or twice of one seed: run the older ones again")
         lines.append([*(_plain(value) for value in key), *(_cell(members, column) for column in columns)])
     return lines
 
@@ -107,14 +121,25 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(rows: Sequence[Row], column: Column) -> str:
+    """The mean; words and yes or no of each seed where they differ; a seed that has no number takes the mean away."""
     values = [row.get(column.value) for row in rows]
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    told = [_told(value, column.digits) for value in values]
+    if any(isinstance(value, str | bool) for value in values):
+        return told[0] if len(set(told)) == 1 else ", ".join(told)
+    numbers = [value for value in values if value is not None]
     if not numbers:
-        return _plain(values[0]) if values and isinstance(values[0], str | bool) else "–"
-    told = _number(statistics.fmean(numbers), column.digits)
-    if column.each and len(numbers) > 1:
-        told += " (" + " ".join(_number(number, column.digits) for number in numbers) + ")"
-    return told
+        return "–"
+    if len(numbers) < len(values):
+        return "– (" + " ".join(told) + ")"
+    mean = _number(statistics.fmean(numbers), column.digits)
+    return f"{mean} ({' '.join(told)})" if column.each and len(values) > 1 else mean
+
+
+def _told(value: Any, digits: int) -> str:
+    """One row's value."""
+    if value is None:
+        return "–"
+    return _number(value, digits) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _plain(value: Any) -> str:
