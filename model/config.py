@@ -203,6 +203,8 @@ class ModelConfig(_Choices):
             if overrides.get("gates") == "dense":
                 following["gates"] = 3e-5
             predictor = overrides.get("predictor")
+            if isinstance(predictor, BaseModel):
+                predictor = predictor.model_dump()
             if isinstance(predictor, dict) and predictor.get("kind", "rls") != "rls":
                 following["predictor"] = 1e-4
         chosen = _merge({"name": name, **_PRESETS[name]}, {"learning": {"rates": following}})

@@ -40,6 +40,9 @@ MOST_STREAMS = 16
 """Streams that have windows of their own: those fed last."""
 _TOGETHER = 4
 """Streams whose gradients are summed when no stream is asked for: those fed last."""
+CAUGHT_UP = 15_000
+"""Steps after which a twin that began beside a trained learner is compared with it: 10,000 in which its predictor
+forgets that it began later, and the 5,000 of a window."""
 LOOK_EVERY = 1000
 """Predictions of a stream from one regular look to the next; the first as soon as there is a skill."""
 FORMAT = "rjepa-diagnostics-1"
@@ -73,8 +76,9 @@ class Diagnostics:
         learner.watch = self._watched
 
     def clear(self) -> None:
-        """Forget everything, as if the learner had just begun."""
+        """Begin anew, here: what the untrained twin is compared with must then wait until it has learned as much."""
         config = self._learner.config
+        self._began_at = self._learner.steps
         self._twin = Twin(self._learner, self._seed)
         start = self._twin.network.weights
         self._first_input = start["V"].clone()
@@ -92,6 +96,11 @@ class Diagnostics:
     def close(self) -> None:
         """Watch no longer."""
         self._learner.watch = None
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether the twin's predictor has learned from as much as the learner's."""
+        return self._began_at == 0 or self._twin.steps >= CAUGHT_UP
 
     def _watched(self, seen: Watched) -> None:
         """Called by the learner before weights change: what needs the weights of the step is done here."""
@@ -164,7 +173,9 @@ class Diagnostics:
             windows.extents.add(reach, outcome.cut_units)
             if errors is not None and outcome.prediction_error is not None:
                 windows.errors.add(errors)
-                windows.positions.add(outcome.position, outcome.prediction_error, untrained)
+                windows.positions.add(
+                    outcome.position, outcome.prediction_error, untrained if self._comparable else None
+                )
             if self._trial is not None:
                 windows.trials.add(self._trial)
         self._trial = None
@@ -185,6 +196,7 @@ class Diagnostics:
             untaught(self._learner),
             gradients,
             newest,
+            comparable=self._comparable,
         )
 
     def representation(self, stream: str | None = None) -> dict[str, Any]:
@@ -223,7 +235,7 @@ class Diagnostics:
                 "predictions": own.predictions,
             }
         meta = {"format": FORMAT, "twin": told_twin, "evidence": told, "all": told_all, "streams": streams}
-        return Snapshot(tensors, {**meta, "seed": self._seed, "order": list(streams)})
+        return Snapshot(tensors, {**meta, "seed": self._seed, "began_at": self._began_at, "order": list(streams)})
 
     def unpack(self, snapshot: Snapshot) -> None:
         """Go on from what :meth:`pack` gave, with the same bits.
@@ -243,6 +255,7 @@ class Diagnostics:
         tensors, meta = snapshot
         if meta["format"] != FORMAT or meta["seed"] != self._seed:
             raise ValueError(f"format {meta['format']!r}, seed {meta['seed']!r}")
+        self._began_at = int(meta.get("began_at", 0))
         self._twin.unpack(_under("twin/", tensors), meta["twin"])
         self._evidence.unpack(_under("evidence/", tensors), meta["evidence"])
         self._all.unpack(_under("all/", tensors), meta["all"])

@@ -204,8 +204,12 @@ class Evidence:
         return Pending(flying, list(self._streams), self._block.first(len(self._streams)), self._latest)
 
     def forget(self, stream: str) -> None:
-        """Its next fixation begins anew; what the readouts learned from it stays."""
+        """Its next fixation begins anew, and no row of it is kept; what the readouts learned from it stays."""
         self._past.pop(stream, None)
+        left = [row for row, name in enumerate(self._streams) if name != stream]
+        for kept, part in zip(block := self._blank(), self._block, strict=True):
+            kept[: len(left)] = part[left]
+        self._block, self._streams = block, [self._streams[row] for row in left]
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of everything it holds, and the rest, JSON-able. Only where everything has landed."""

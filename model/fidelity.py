@@ -29,7 +29,7 @@ from torch import Tensor
 from model import reference
 from model.learner import Learner, Watched
 from model.network import Network
-from model.parameters import GROUPS
+from model.parameters import CREDITED, GROUPS
 from model.reading import Told
 from model.ring import Ring
 
@@ -38,7 +38,6 @@ _KEPT_BLOCKS = 2
 _LEAD = 100
 STEPS = _LEAD + (_KEPT_BLOCKS + 1) * BLOCK
 """Steps kept of a stream."""
-_CREDITED = ("gates", "retention", "input")
 _POSITION, _COUNTS, _AIMED, _ERROR = range(4)
 
 
@@ -72,7 +71,7 @@ class Kept(NamedTuple):
 
 def credited(learner: Learner) -> list[str]:
     """The weights whose gradient needs credit through time."""
-    return [name for name in learner.parameters.learned if GROUPS[name] in _CREDITED]
+    return [name for name in learner.parameters.learned if GROUPS[name] in CREDITED]
 
 
 class FidelityWindow:

@@ -8,6 +8,8 @@ same M' with the state and prediction of an untrained twin of the circuit on the
 
 with its 95 % interval, over the last 5,000 fixations, all but the first 500 while there are fewer.
 
+It is None while the twin began beside a trained learner and its predictor has not learned from as much yet.
+
 What it can't show: what the predictor learned, for the twin's predictor learns too; and anything where a random
 reservoir already holds all there is: then 0 is the best there is.
 """

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model import fidelity, frozen_rank, retrieval
 from model.balance import balance, linear_map
+from model.bootstrap import NOTHING, Interval
 from model.evidence import Pending
 from model.fidelity import Fidelity, FidelityWindow, Kept
 from model.frozen_rank import Rank
@@ -36,6 +37,8 @@ class Moment:
         learner: Learner,
         gradients: dict[str, FidelityWindow],
         newest: str | None,
+        *,
+        comparable: bool = True,
     ) -> None:
         self._stream = stream
         self._windows = windows
@@ -45,6 +48,8 @@ class Moment:
         self._gradients = gradients
         self._newest = newest
         """Whose memory of places is told."""
+        self._comparable = comparable
+        """Whether there is an untrained twin that has learned from as much."""
 
     @torch.no_grad()
     def representation(self) -> dict[str, Any]:
@@ -75,7 +80,7 @@ class Moment:
             "opponent": found.opponent,
             "own_skill": found.own_skill,
             "own_skill_against": found.own,
-            "learned_skill": windows.learned_skill(pending).told(),
+            "learned_skill": self._learned_skill(pending).told(),
             "effective_rank": rank.now,
             "effective_rank_frozen": rank.frozen,
             "rank_ratio": rank.ratio,
@@ -88,7 +93,7 @@ class Moment:
             "probe": read.prediction,
             "probe_features": read.now,
             "probe_embedding": read.embedding,
-            "probe_untrained": read.untrained,
+            "probe_untrained": read.untrained if self._comparable else None,
             "probe_ceiling": read.ceiling,
             "probe_ceiling_told": read.ceiling_told,
             "balance": balance(p, spread) if p is not None and seen else None,
@@ -146,7 +151,11 @@ class Moment:
         return self._warnings(self._about_rank(rank, pending), *self._live_now())
 
     def _about_rank(self, rank: Rank, pending: Tensor) -> list[Warned]:
-        return about_rank(rank, self._windows.probe_lost(pending), *self._windows.skills_of_halves())
+        lost = self._windows.probe_lost(pending) if self._comparable else NOTHING
+        return about_rank(rank, lost, *self._windows.skills_of_halves())
+
+    def _learned_skill(self, pending: Tensor) -> Interval:
+        return self._windows.learned_skill(pending) if self._comparable else NOTHING
 
     def _live_now(self) -> tuple[Fidelity, Fidelity]:
         _, kept = self._kept()
@@ -172,7 +181,7 @@ class Moment:
             "verdict": verdict.word,
             "why": verdict.why,
             "skill": found.skill.told(),
-            "learned_skill": windows.learned_skill(pending).told(),
+            "learned_skill": self._learned_skill(pending).told(),
             "rank_ratio": rank.ratio,
             "live_cosine": live.cosine,
             "warned": [each._asdict() for each in self._warnings(of_rank, live, credit)],

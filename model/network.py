@@ -19,7 +19,7 @@ from torch import Tensor
 from model.action import Look
 from model.config import ModelConfig
 from model.guard import energy
-from model.parameters import GROUPS, Parameters
+from model.parameters import CREDITED, GROUPS, Parameters
 from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
 from model.reading import Reader, Told
 from model.rfp import Propagation, Sensitivities
@@ -27,8 +27,6 @@ from model.rgc import Circuit, Settled, orthogonal
 from model.rls import RecursiveLeastSquares
 from model.stream import StreamState
 from model.trivial import Guesses, Opponents
-
-_CIRCUIT_GROUPS = ("gates", "retention", "input")
 
 
 class Imagined(NamedTuple):
@@ -99,7 +97,7 @@ class Network:
         rates = config.learning.rates.model_dump()
         self.parameters = Parameters(self._start(generator), rates, dtype=like.dtype, device=str(like.device))
         self.weights = self.parameters.by_name
-        self._credited = any(GROUPS[name] in _CIRCUIT_GROUPS for name in self.parameters.learned)
+        self._credited = any(GROUPS[name] in CREDITED for name in self.parameters.learned)
 
     def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
         """All weights at the start, float64, drawn in this order."""

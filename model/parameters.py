@@ -27,6 +27,8 @@ GROUPS: dict[str, str] = {
     "A": "action",
 }
 """The group of every weight a model can have."""
+CREDITED = ("gates", "retention", "input")
+"""Groups whose weights act through time: the circuit's, and V."""
 
 
 class Parameters:

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from model import reference
 from model.learner import Learner, Watched
-from model.parameters import GROUPS
-
-_CREDITED = ("gates", "retention", "input")
+from model.parameters import CREDITED, GROUPS
 
 
 class _Step(NamedTuple):
@@ -40,7 +38,7 @@ class ThroughTime:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._names = [name for name in learner.parameters.learned if GROUPS[name] in _CREDITED]
+        self._names = [name for name in learner.parameters.learned if GROUPS[name] in CREDITED]
         self._steps: dict[str, list[_Step]] = {}
         learner.watch = self._watch
 

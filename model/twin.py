@@ -58,7 +58,7 @@ class Twin:
             self._optimiser = Adam(parameters.flat, config.learning.adam_epsilon / config.embedding_size)
         self._pending = torch.zeros_like(parameters.flat)
         self._states: dict[str, Tensor] = {}
-        self._steps = 0
+        self.steps = 0
 
     @torch.no_grad()
     def step(self, seen: Watched, rates: dict[str, float], *, learning: bool) -> TwinStep:
@@ -82,8 +82,8 @@ class Twin:
             error = float(distances(prediction.unsqueeze(0), y, self.config.distance))
             if learning and math.isfinite(error):
                 self._learn(seen.position, reading, predicted, y, rates)
-        self._moments.update(y, y_before if seen.position > 0 else None, self._steps)
-        self._steps += 1
+        self._moments.update(y, y_before if seen.position > 0 else None, self.steps)
+        self.steps += 1
         return TwinStep(state, prediction, error)
 
     def _learn(self, position: int, reading: Reading, predicted: Predicted, y: Tensor, rates: dict[str, float]) -> None:
@@ -91,7 +91,7 @@ class Twin:
         network, choices = self.network, self.config.learning
         if network.rls is not None:
             network.rls.learn(reading.phi, predicted.p - y)
-        if not network.parameters.learned or self._steps < choices.warmup:
+        if not network.parameters.learned or self.steps < choices.warmup:
             return
         due = (
             choices.update == "step"
@@ -127,7 +127,7 @@ class Twin:
         tensors = {name: tensor.cpu().clone() for name, tensor in self._tensors().items()}
         tensors |= {f"states/{name}": state.cpu().clone() for name, state in self._states.items()}
         rls = self.network.rls
-        meta = {"steps": self._steps, "optimiser_steps": self._optimiser.steps, "rls_steps": rls.steps if rls else 0}
+        meta = {"steps": self.steps, "optimiser_steps": self._optimiser.steps, "rls_steps": rls.steps if rls else 0}
         return tensors, {**meta, "states": list(self._states)}
 
     def unpack(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -135,6 +135,6 @@ class Twin:
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
         self._states = {name: tensors[f"states/{name}"].to(self._zero, copy=True) for name in meta["states"]}
-        self._steps, self._optimiser.steps = int(meta["steps"]), int(meta["optimiser_steps"])
+        self.steps, self._optimiser.steps = int(meta["steps"]), int(meta["optimiser_steps"])
         if self.network.rls is not None:
             self.network.rls.steps = int(meta["rls_steps"])

@@ -89,5 +89,5 @@ def about_gradient(live: Fidelity, credit: Fidelity, *, exact: bool) -> list[War
     if higher < _LOST:
         return [Warned("gradient_lost", told)]
     if higher < _DOUBTFUL and not exact:
-        return [Warned("gradient_doubtful", f"{told}; for these gates it is an approximation")]
+        return [Warned("gradient_doubtful", f"{told}; it is an approximation here")]
     return []

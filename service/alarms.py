@@ -18,10 +18,11 @@ KINDS = {
     "command_failed": "A command could not be carried out when its turn came.",
     "checkpoint_bad": "A checkpoint is damaged or of another configuration; the one before it is used.",
     "checkpoint_failed": "A checkpoint could not be written.",
-    "diagnostics_lost": "The diagnostics kept with a checkpoint are damaged; they begin anew, the learner is unharmed.",
+    "diagnostics_lost": "Diagnostics kept with a checkpoint are damaged, or a look failed; the learner is unharmed.",
     "skill_negative": "The upper end of the skill's interval is under 0: worse than the best trivial predictor.",
     "skill_fell": "Skill was there in the older half of the window and is under 0 in the newer.",
-    "rank_low": "The rank is under 0.8 of the frozen network's, and the probe under the untrained twin's.",
+    "rank_low": "The rank is under 0.8 of the frozen network's and the probe under the untrained twin's, or under "
+    "0.6 and the probe not above it.",
     "rank_lost": "The rank is under a quarter of the frozen network's: the embedding has collapsed.",
     "rank_high": "The rank is over 1.4 of the frozen network's while skill falls: chaos.",
     "gradient_doubtful": "An approximate gradient's cosine with back-propagation through time is under 0.9.",

@@ -107,13 +107,13 @@ def _learn(
     def rows() -> list[Row]:
         return [run | row for row in epochs.rows]
 
-    def keep() -> None:
+    def keep(first: int) -> None:
         for file in kept:
-            for row in rows():
+            for row in rows()[first:]:
                 if file.find(row) != row:
                     file.add(row)
 
-    keep()
+    keep(0)
     with _asked_to_stop() as stopping:
         finished = _work(arguments, parts, epochs, directory, keep, stopping)
     print(as_text(table(rows(), _BY, _COLUMNS)) if epochs.rows else "no epoch is finished")
@@ -133,7 +133,7 @@ def _work(
     parts: Parts,
     epochs: Epochs,
     directory: LearnDirectory,
-    keep: Callable[[], None],
+    keep: Callable[[int], None],
     stopping: threading.Event,
 ) -> bool:
     """Learn until every epoch has its row; False where it was stopped before. What is done is on the disk then."""
@@ -149,7 +149,7 @@ def _work(
                 directory.write(epochs.pack(), last=done)
                 written_s = time.monotonic()
             if work.kind == "row":
-                keep()
+                keep(-1)
             if stopping.is_set() and not done:
                 return False
     return True
@@ -197,6 +197,11 @@ def _gather(arguments: argparse.Namespace, config: ModelConfig, until: int | Non
         journal = JournalSource(arguments.source)
         gathered = journal.features(config, until)
         made = journal.identity
+        if int(made["seed"]) != arguments.seed:
+            raise LearnRefused(
+                f"{arguments.source} began with --seed {made['seed']}, and what is learned from its features goes on "
+                f"with that: say --seed {made['seed']} (or name --weights, to see its patches again with another)"
+            )
         calibration = Calibration.load(arguments.source / "calibration.safetensors")
         return gathered, Eyes(made["weights"], int(made["seed"]), calibration, int(made["threads"]))
     if arguments.weights is None:

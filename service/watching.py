@@ -19,6 +19,7 @@ from model.diagnostics import Diagnostics
 from model.errors import ModelError
 from model.helper import helper
 from model.learner import Outcome
+from model.moment import Moment
 from model.snapshot import Snapshot
 from service.alarms import Alarms
 from service.checkpoints import Checkpoints
@@ -37,7 +38,7 @@ class _Pending:
     """A look being made, of the fixation ``entry``."""
 
     entry: Entry
-    made: Future[dict[str, Any]]
+    made: Future[dict[str, Any] | None]
 
 
 class Watching:
@@ -61,7 +62,7 @@ class Watching:
             if len(waiting) >= MOST_LOOKS:
                 waiting[0].made.result()
             moment = self.diagnostics.moment(entry.stream)
-            self._pending.append(_Pending(entry, self.helper.submit(moment.look)))
+            self._pending.append(_Pending(entry, self.helper.submit(_looked, moment)))
 
     def forget(self, entry: Entry) -> None:
         """The command ``entry`` deletes its stream."""
@@ -93,7 +94,13 @@ class Watching:
         found = False
         while self._pending and (wait or self._pending[0].made.done()):
             first = self._pending.pop(0)
-            self._take(first.entry, finite(first.made.result()), turn)
+            looked = first.made.result()
+            if looked is None:
+                turn.alarms.append(
+                    Alarm("diagnostics_lost", f"seq {first.entry.seq}: the look failed", first.entry.stream)
+                )
+            else:
+                self._take(first.entry, finite(looked), turn)
             found = True
         return found
 
@@ -141,6 +148,15 @@ class Watching:
         """Make no more looks."""
         self.helper.shutdown(cancel_futures=True)
         self.diagnostics.close()
+
+
+def _looked(moment: Moment) -> dict[str, Any] | None:
+    """What the look found; None where it failed, which must not end the learner that waits for it."""
+    try:
+        return moment.look()
+    except Exception:  # the helper's boundary: learning is not concerned
+        log.exception("a look at whether learning is real failed")
+        return None
 
 
 def finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import snapshot
+from model import diagnostics, snapshot
 from model.bootstrap import NOTHING, Interval
 from model.diagnostics import MOST_STREAMS
 from model.errors import ModelError
@@ -36,7 +36,7 @@ def on_noise() -> Diagnosed:
 
 @pytest.fixture(scope="module")
 def on_a_turn() -> Diagnosed:
-    return run(turning(1500, 0.9))
+    return run(turning(2300, 0.9))
 
 
 def test_noise_is_not_learned(on_noise: Diagnosed) -> None:
@@ -205,7 +205,7 @@ def test_nothing_depends_on_when_a_block_is_scored() -> None:
 
 def test_the_word_says_why() -> None:
     nothing = Skill(NOTHING, NOTHING, None, {})
-    assert judge(nothing, 412, []) == ("not learning yet", "too few fixations (412 of 600)")
+    assert judge(nothing, 412, []) == ("not learning yet", "too few fixations (412 of 2000)")
     assert judge(nothing, 700, []).word == "not learning yet"
     for low, high, word, why in [
         (0.1, 0.3, "learning", "better than"),
@@ -216,8 +216,47 @@ def test_the_word_says_why() -> None:
         assert found.word == word
         assert f"{why} the best trivial predictor (carry_ar1)" in found.why
         assert f"({low:+.3f} to {high:+.3f})" in found.why
+    early = judge(Skill(Interval(0.2, 0.1, 0.3), NOTHING, "carry_ar1", {}), 1999, [])
+    assert early == (
+        "not learning yet",
+        "skill +0.200 (+0.100 to +0.300), but too few fixations to be sure (1999 of 2000)",
+    )
     collapsed = judge(Skill(Interval(0.2, 0.1, 0.3), NOTHING, "carry_ar1", {}), 5000, [Warned("rank_lost", "rank 2")])
     assert collapsed == ("not learning yet", "skill +0.200 (+0.100 to +0.300), but rank 2")
+
+
+def test_a_twin_that_began_later_is_not_compared_until_it_has_learned_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "CAUGHT_UP", 900)
+    found = run(turning(200, 0.9))
+    found.diagnostics.clear()
+    zs = turning(1500, 0.9, seed=1)
+    for each in zs[:800]:
+        found.feed(each)
+    late = found.diagnostics.representation("a")
+    assert late["skill"]["value"] is not None
+    assert (late["learned_skill"]["value"], late["probe_untrained"]) == (None, None)
+    assert late["error_by_position"][-1]["untrained"] is None
+    other = begun()
+    other.diagnostics.unpack(found.diagnostics.pack())
+    assert other.diagnostics.representation("a")["learned_skill"]["value"] is None, "a checkpoint knows it too"
+    for each in zs[800:]:
+        found.feed(each)
+    caught_up = found.diagnostics.representation("a")
+    assert caught_up["learned_skill"]["value"] is not None
+    assert caught_up["error_by_position"][-1]["untrained"] is not None
+
+
+def test_nothing_is_left_of_a_stream_that_is_forgotten() -> None:
+    found = run(noise(150))
+    for each in 1e6 + noise(9, seed=1):
+        found.feed(each, "gone")
+    found.feed(noise(1, seed=2)[0])
+    found.diagnostics.forget("gone")
+    tensors, meta = found.diagnostics.pack()
+    assert "gone" not in json.dumps(meta)
+    kept = {name: part for name, part in tensors.items() if name.startswith(("evidence/rows", "evidence/targets"))}
+    assert kept
+    assert all(float(part.abs().max()) < 1e3 for part in kept.values())
 
 
 def test_what_does_not_fit_is_refused_and_forgotten() -> None:

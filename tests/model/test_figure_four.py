@@ -66,6 +66,6 @@ def test_what_is_learned_shows_where_the_information_arrives() -> None:
 
 @pytest.mark.parametrize("method", figure_four.METHODS)
 def test_every_method_is_a_model(method: str) -> None:
-    assert figure_four.config_of(method).learning.update == (
-        "step" if method in ("untrained", "online") else "sequence"
-    )
+    choices = figure_four.config_of(method).learning
+    assert choices.update == ("step" if method in ("untrained", "frozen", "online") else "sequence")
+    assert (choices.rates.gates, choices.rates.retention, choices.rates.input).count(None) == 3 * (method == "frozen")

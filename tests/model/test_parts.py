@@ -130,9 +130,20 @@ def test_the_scenes_regression_is_ridge_regression() -> None:
     for a, b, c in zip(z, s, n, strict=True):
         regression.update(LIKE + a, LIKE + b, LIKE + c)
     x = np.stack([z - z.mean(), s - s.mean()], axis=1)
-    slopes = np.linalg.solve(x.T @ x / 300 + 10.0 / 301 * np.eye(2), x.T @ (n - n.mean()) / 300)
+    ridge = 10.0 / 301 * np.mean(x[:, 0] ** 2)
+    slopes = np.linalg.solve(x.T @ x / 300 + ridge * np.eye(2), x.T @ (n - n.mean()) / 300)
     truth = n.mean() + slopes @ [1.0 - z.mean(), -2.0 - s.mean()]
     assert float(regression.predict(LIKE + 1.0, LIKE - 2.0)) == pytest.approx(truth)
+
+
+def test_the_scenes_regression_is_as_good_with_features_of_any_scale() -> None:
+    rng = np.random.default_rng(7)
+    usual, small = SceneRegression(3, LIKE), SceneRegression(3, LIKE)
+    for row in torch.from_numpy(rng.standard_normal((60, 3, 3))):
+        usual.update(*row)
+        small.update(*(row * 0.02))
+    z, scene = torch.from_numpy(rng.standard_normal((2, 3)))
+    assert torch.allclose(small.predict(z * 0.02, scene * 0.02), usual.predict(z, scene) * 0.02, rtol=1e-9)
 
 
 def test_opponents_tell_their_guesses_in_the_order_of_the_errors() -> None:

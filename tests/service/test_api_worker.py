@@ -90,7 +90,7 @@ def test_whether_it_learns_is_told(running: Lab) -> None:
     found = running.get("/v1/diagnostics/representation", stream="told")
     diagnostics_shapes.Representation.model_validate(found)
     assert (found["count"], found["learning"], found["verdict"]) == (129, False, "not learning yet")
-    assert found["why"] == "too few fixations (129 of 600)"
+    assert found["why"] == "too few fixations (129 of 2000)"
     assert found["effective_rank"] > 1.0
     assert np.shape(found["place_memory"]["known"]) == (6, 12)
     assert 0.0 < np.max(found["place_memory"]["known"]) <= 1.0

@@ -9,13 +9,21 @@ import cv2
 import numpy as np
 import pytest
 
+from model import collapse, figure_four, gate_scale, learners
 from model.config import RetinaConfig
 from model.weights import parse_weights
 from model.worlds import make_world
-from service import experiment_cli, experiment_features, experiment_world, learning_page, offline
+from service import (
+    experiment_cli,
+    experiment_features,
+    experiment_scenes,
+    experiment_world,
+    learning_page,
+    offline,
+)
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, as_markdown, as_text, table
+from service.experiment_rows import Column, KeptRows, as_markdown, as_text, digest, table
 from tests.helpers import ROOT
 
 DOC = ROOT / "docs" / "learning.md"
@@ -159,6 +167,30 @@ def test_rows_are_found_by_their_key_and_replaced(tmp_path: Path) -> None:
     assert len(again.rows) == 2
 
 
+def test_a_row_of_another_version_is_run_again_and_replaced(tmp_path: Path) -> None:
+    kept = KeptRows(tmp_path / "rows.json", "world", ("learner", "seed", "config", "calibration"))
+    old, new = ({"learner": "default", "seed": 0, "config": name, "calibration": "c"} for name in ("old", "new"))
+    kept.add(old)
+    assert kept.find(new) is None
+    kept.add(new)
+    assert KeptRows(tmp_path / "rows.json", "world", ("learner", "seed", "config", "calibration")).rows == [new]
+
+
+def test_a_table_never_mixes_two_versions_nor_counts_a_seed_twice() -> None:
+    one = {"k": 2, "seed": 0, "config": "a", "share": 0.1}
+    for other in ({**one, "seed": 1, "config": "b"}, {**one, "share": 0.2}):
+        with pytest.raises(ExperimentRefused, match="two versions or twice of one seed"):
+            table([one, other], (Column("k", "k"),), (Column("share", "share"),))
+
+
+def test_a_table_hides_no_seed() -> None:
+    rows = [{"k": 2, "told": 750, "word": "yes", "by": True}, {"k": 2, "told": None, "word": "no", "by": False}]
+    columns = (Column("told", "told", 0, each=True), Column("word", "word"), Column("by", "by"))
+    assert table(rows, (Column("k", "k"),), columns)[1] == ["2", "– (750 –)", "yes, no", "True, False"]
+    alike = [{"k": 2, "word": "yes"}, {"k": 2, "word": "yes"}]
+    assert table(alike, (Column("k", "k"),), (Column("word", "word"),))[1] == ["2", "yes"]
+
+
 def test_a_table_tells_means_and_each_seed() -> None:
     rows = [{"k": 2, "share": share, "low": None, "live": 1e-9} for share in (0.25, 0.75)] + [{"k": 5, "share": 0.1}]
     columns = (Column("share", "share", 2, each=True), Column("low", "low"), Column("live", "live"))
@@ -243,6 +275,27 @@ def test_streams_has_a_row_for_each_learner(tmp_path: Path, fake: Any, capsys: p
     ]
     assert {"skill", "skill_low", "learned_skill", "rank_ratio", "probe_ceiling", "live_cosine"} <= set(held[0])
     assert "grey" in capsys.readouterr().out
+
+
+def configs(name: str, row: dict[str, Any]) -> Any:
+    """What a row of docs/learning was made by, as it is today; None for a difference of two."""
+    if name == "fidelity":
+        return gate_scale.config_of(row["circuit"]).model_dump(mode="json")
+    if name == "learning":
+        return figure_four.config_of(row["method"]).model_dump(mode="json")
+    if name == "collapse":
+        setting = collapse.settings(gaze=not row["stream"].startswith("planted"))[row["setting"]]
+        return [setting.config.model_dump(mode="json"), setting.weight_decay]
+    learner, _ = experiment_scenes.CONTROLS.get(row["learner"], (row["learner"], None))
+    gaze = row.get("gaze", name != "world")
+    return None if " less " in learner else learners.config_of(learner, gaze=gaze).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("path", sorted(DOC.with_suffix("").glob("*.json")), ids=lambda path: path.stem)
+def test_the_rows_are_of_the_learners_there_are_today(path: Path) -> None:
+    for row in json.loads(path.read_text())["rows"]:
+        config = configs(path.stem, row)
+        assert config is None or row["config"] == digest(config), row
 
 
 def test_the_pages_tables_are_those_of_the_rows() -> None:

@@ -246,6 +246,8 @@ def test_what_cannot_be_learned_says_the_way_out(journal: Path, tmp_path: Path) 
         learn_cli.main(["--into", str(into), "--video", "a.mp4"])
     with pytest.raises(LearnRefused, match="say --weights, and the patches are seen again"):
         learn_cli.main(words(journal, into, "--preset", "paper"))
+    with pytest.raises(LearnRefused, match=r"began with --seed 0, .* say --seed 0"):
+        learn_cli.main(words(journal, into, "--seed", 3))
     with pytest.raises(DirectoryRefused, match="no such database"):
         learn_cli.main(words(tmp_path / "nowhere", into))
     with pytest.raises(DirectoryRefused, match="journal of its own"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model import warned
+from model.moment import Moment
 from service import alarms
 from service.manifests import DIAGNOSTICS
 from tests.service.bench import CONFIG, Bench, life, same_bits
@@ -61,6 +62,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
         bench.offer("a", 1030, seen=shaken())
         bench.learn()
         return told(bench), bench.watching.pack()
+
+
+def test_a_look_that_fails_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Moment, "look", broken)
+    with life(tmp_path, watched=True) as bench:
+        bench.offer("a", 1030, seen=shaken())
+        bench.learn()
+        assert bench.alarms() == ["diagnostics_lost", "diagnostics_lost"]
+        assert len(bench.records()) == 1030
 
 
 def test_an_alarm_begins_and_ends(undisturbed: tuple[dict[str, Any], Any]) -> None:
