@@ -12,7 +12,7 @@ from model.collapse import settings
 from service import experiment_sources
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.experiment_sources import Source, sources, told_features
 
 NAME = "collapse"
@@ -25,6 +25,7 @@ BY = (
     Column("must be told", "wrong"),
 )
 COLUMNS = (
+    SEEDS,
     Column("loss, first quarter", "loss_first"),
     Column("last", "loss_last"),
     Column("rank", "effective_rank", 1),

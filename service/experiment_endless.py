@@ -18,7 +18,7 @@ from model.endless import EndlessRun
 from model.learners import LEARNERS, config_of
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.experiment_sources import known_learners, no_stream, over, watched
 
 NAME = "endless"
@@ -32,6 +32,7 @@ BY = (
     Column("video", "video"),
 )
 COLUMNS = (
+    SEEDS,
     Column("skill", "skill", each=True),
     Column("from", "skill_low"),
     Column("to", "skill_high"),
@@ -107,7 +108,7 @@ def _seen(arguments: argparse.Namespace, videos: Sequence[tuple[str, Sequence[Pa
     """What tells one run's fixations from another's: scanpath, videos, seed. Raises :class:`ExperimentRefused`."""
     path: Path = arguments.scanpath
     tables = sorted(path.rglob("*.tsv")) if path.is_dir() else [path]
-    told = [[name, [_file(file) for file in files]] for name, files in [("scanpath", tables), *videos]]
+    told = [[name, [_file(file) for file in files]] for name, files in [*videos, ("scanpath", tables)]]
     return digest([told, arguments.retina_seed])
 
 

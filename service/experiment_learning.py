@@ -11,13 +11,14 @@ from model.figure_four import METHODS, SEQUENCE, beside, config_of
 from model.figure_four import run as figure
 from model.worlds import make_world
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 
 NAME = "learning"
 KEY = ("method", "back", "fixations", "seed", "config", "calibration")
 FIXATIONS = 40_000
 BY = (Column("k", "back"), Column("fixations", "fixations"), Column("gradient", "method"))
 COLUMNS = (
+    SEEDS,
     *(Column(f"{position}", f"error_{position}", 2) for position in range(1, SEQUENCE)),
     Column("from k on / before", "from_k"),
     Column("error / BPTT's", "over_bptt", each=True),

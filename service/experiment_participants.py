@@ -12,7 +12,7 @@ from model.participants import ARRANGEMENTS, TURN, Person
 from model.participants import run as by_turns
 from service import experiment_sources
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.experiment_sources import Recorded, demo, known_learners, no_stream, over, told_features, watched
 
 NAME = "participants"
@@ -28,6 +28,7 @@ BY = (
     Column("arrangement", "arrangement"),
 )
 COLUMNS = (
+    SEEDS,
     Column("skill", "skill", each=True),
     Column("from", "skill_low"),
     Column("to", "skill_high"),

@@ -81,12 +81,18 @@ class KeptRows:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its heading, the row's value, how many digits; ``each`` tells every seed's value beside the mean."""
+    """One column: its heading, the row's value, how many digits; ``each`` tells every seed's value beside the mean,
+    ``count`` how many rows there are instead."""
 
     heading: str
     value: str
     digits: int = 3
     each: bool = False
+    count: bool = False
+
+
+SEEDS = Column("seeds", "seed", count=True)
+"""Of how many seeds a line is the mean."""
 
 
 def table(rows: Iterable[Row], by: Sequence[Column], columns: Sequence[Column]) -> list[list[str]]:
@@ -122,6 +128,8 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def _cell(rows: Sequence[Row], column: Column) -> str:
     """The mean; words and yes or no of each seed where they differ; a seed that has no number takes the mean away."""
+    if column.count:
+        return str(len(rows))
     values = [row.get(column.value) for row in rows]
     told = [_told(value, column.digits) for value in values]
     if any(isinstance(value, str | bool) for value in values):

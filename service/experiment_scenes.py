@@ -17,7 +17,7 @@ from model.learners import LEARNERS, config_of
 from model.scene_run import SceneStream, curve, differences, run_scenes
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.scenes import LENGTH, Scenes, scenes_under
 
 NAME = "scenes"
@@ -53,6 +53,7 @@ PAIRS = (
 """Whose differences are told, scene by scene, where both are run."""
 BY = (Column("learner", "learner"), Column("scenes", "scenes"))
 COLUMNS = (
+    SEEDS,
     Column("skill_ar1", "skill_ar1", each=True),
     Column("from", "skill_ar1_low"),
     Column("to", "skill_ar1_high"),

@@ -13,7 +13,7 @@ from model.learners import LEARNERS, config_of
 from model.stream_run import run_stream
 from service import experiment_sources
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.experiment_sources import Source, known_learners, sources, told_features
 
 NAME = "streams"
@@ -31,6 +31,7 @@ BY = (
     Column("shuffled", "shuffled"),
 )
 COLUMNS = (
+    SEEDS,
     Column("skill", "skill", each=True),
     Column("from", "skill_low"),
     Column("to", "skill_high"),

@@ -17,7 +17,7 @@ from model.learners import LEARNERS, WITHOUT_GAZE, config_of
 from model.worlds import make_world
 from service.errors import ExperimentRefused
 from service.experiment_features import KeptFeatures
-from service.experiment_rows import Column, KeptRows, Row, digest
+from service.experiment_rows import SEEDS, Column, KeptRows, Row, digest
 from service.experiment_sources import known_learners
 
 NAME = "world"
@@ -35,6 +35,7 @@ PLAN: tuple[tuple[int, int, tuple[str, ...]], ...] = (
 """k, fixations and learners where nothing else is asked for."""
 BY = (Column("k", "back"), Column("fixations", "fixations"), Column("stream", "stream"), Column("learner", "learner"))
 COLUMNS = (
+    SEEDS,
     Column("share of the optimum", "share", each=True),
     Column("of the frozen target", "share_frozen"),
     Column("skill", "skill"),

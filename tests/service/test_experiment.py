@@ -120,7 +120,7 @@ def test_a_shuffled_world_has_rows_of_its_own(tmp_path: Path, fake: Any) -> None
 def test_markdown(tmp_path: Path, fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert world(tmp_path, "--seeds", "0", "--learners", "default", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| k | fixations | stream | learner | share of the optimum |")
+    assert lines[0].startswith("| k | fixations | stream | learner | seeds | share of the optimum |")
     assert set(lines[1]) <= set("| -")
     assert lines[2].startswith("| 2 | 120 | planted | default |")
 

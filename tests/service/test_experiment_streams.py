@@ -157,7 +157,7 @@ def test_collapse_tells_what_was_said(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_figure_four_is_told_beside_bptt(tmp_path: Path) -> None:
     held = run("learning", tmp_path, "--back", "2", "--fixations", "240")
     told = {row["method"]: row for row in held}
-    assert list(told) == ["bptt", "rfp", "online", "untrained"]
+    assert list(told) == ["bptt", "rfp", "online", "frozen", "untrained"]
     assert told["bptt"]["over_bptt"] == 1.0
     assert told["rfp"]["over_bptt"] == pytest.approx(1.0, abs=1e-3)
     assert told["untrained"]["over_bptt"] == pytest.approx(told["untrained"]["error"] / told["bptt"]["error"])

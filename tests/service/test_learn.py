@@ -222,7 +222,6 @@ def test_a_stream_that_is_deleted_is_learned_from_no_more(journal: Path, tmp_pat
     [
         (("--side-by-side", 2), "begun with side_by_side 4, not 2"),
         (("--gradient", "bptt"), "begun with gradient rfp, not bptt"),
-        (("--seed", 1), "begun with seed 0, not 1"),
         (("--gates", "dense"), "begun with model.gates two-point, not dense"),
         (("--sequence-length", 20), "begun with sequence_length 10, not 20"),
     ],
