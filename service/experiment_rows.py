@@ -127,13 +127,14 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(rows: Sequence[Row], column: Column) -> str:
-    """The mean; words and yes or no of each seed where they differ; a seed that has no number takes the mean away."""
+    """The mean; words and yes or no of each seed where they differ; a seed that came to no number takes the mean away,
+    one that was not asked is left out."""
     if column.count:
         return str(len(rows))
-    values = [row.get(column.value) for row in rows]
+    values = [row[column.value] for row in rows if column.value in row]
     told = [_told(value, column.digits) for value in values]
     if any(isinstance(value, str | bool) for value in values):
-        return told[0] if len(set(told)) == 1 else ", ".join(told)
+        return told[0] if len(set(told)) == 1 else " / ".join(told)
     numbers = [value for value in values if value is not None]
     if not numbers:
         return "–"

@@ -186,7 +186,7 @@ def test_a_table_never_mixes_two_versions_nor_counts_a_seed_twice() -> None:
 def test_a_table_hides_no_seed() -> None:
     rows = [{"k": 2, "told": 750, "word": "yes", "by": True}, {"k": 2, "told": None, "word": "no", "by": False}]
     columns = (Column("told", "told", 0, each=True), Column("word", "word"), Column("by", "by"))
-    assert table(rows, (Column("k", "k"),), columns)[1] == ["2", "– (750 –)", "yes, no", "True, False"]
+    assert table(rows, (Column("k", "k"),), columns)[1] == ["2", "– (750 –)", "yes / no", "True / False"]
     alike = [{"k": 2, "word": "yes"}, {"k": 2, "word": "yes"}]
     assert table(alike, (Column("k", "k"),), (Column("word", "word"),))[1] == ["2", "yes"]
 
