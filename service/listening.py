@@ -9,6 +9,9 @@ from service.access import Access, check_http_bind
 from service.errors import AddressInUse, SettingsError
 from service.settings import Settings
 
+SEND_BUFFER_BYTES = 128 << 10
+"""What the system holds of an answer for one connection. Left to itself it holds megabytes: nobody sees them taken."""
+
 
 def bind(settings: Settings, access: Access) -> socket.socket:
     """The listening socket of ``settings.http``.
@@ -27,6 +30,7 @@ def bind(settings: Settings, access: Access) -> socket.socket:
     listening = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listening.bind(found[4])
         listening.listen(128)
     except OSError as error:

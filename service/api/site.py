@@ -12,11 +12,12 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import anyio.to_thread
 from fastapi import Body, Depends, params
 from fastapi import Path as PathParameter
 from starlette.responses import Response
@@ -35,6 +36,7 @@ COMMAND_LIMIT_S = 60.0
 """How long a command may take to become durable; a checkpoint waits for its turn and the disk."""
 QUEUE_LENGTH = 64
 
+T = TypeVar("T")
 StreamId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the stream's name", examples=["s1"])]
 Anything = Annotated[Any, Body(description="not looked at; {} will do")]
 """The body of a call that needs none but must be declared as JSON."""
@@ -61,6 +63,11 @@ class Queue:
             yield
         finally:
             self._free.release()
+
+    async def piece(self, make: Callable[[], T]) -> T:
+        """``make``, run in a thread in its turn: a further piece of an answer whose call was let in."""
+        async with self._free:
+            return await anyio.to_thread.run_sync(make)
 
 
 class Worker:

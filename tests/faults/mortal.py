@@ -23,6 +23,7 @@ from typing import Any
 
 import clients.protocol
 import clients.sender
+from clients.errors import ClientError
 from clients.sender import Sender
 from model.calibration import calibrate
 from model.config import ModelConfig
@@ -150,6 +151,46 @@ def client(address: str, folder: str, count: int, fate: dict[str, Any] | None = 
     return 0
 
 
+def rival(address: str, folder: str, first: int, count: int) -> int:
+    """One of several that want the live stream ``b``: offer ``count`` of its fixations from ``first`` on, as fast as
+    they are taken, and wait until all is learned. Begun again it goes on after what it has offered before.
+
+    What is known to be acked is noted as by :func:`client`. Ended by the sender's error, it says that in a line and
+    returns its exit code, as ``rjepa stream`` does.
+    """
+    clients.sender.QUEUE = 8
+    place = Path(folder)
+    place.mkdir(exist_ok=True)
+    offered = place / "offered"
+    begin = int(offered.read_text()) if offered.exists() else first
+    sender = Sender(address, "b", spool_dir=place / "spool-b", hold_back=HOLD_BACK, capacity=CAPACITY)
+    done = threading.Event()
+    watch = threading.Thread(target=_note_acks, args=({"b": sender}, place / "acked", done), daemon=True)
+    watch.start()
+    code = 0
+    try:
+        for number in range(begin, first + count):
+            while not sender.offer(**said(number), patch=patch_of("b", number), wait_s=60.0):
+                continue
+            _replace(offered, str(number + 1))
+        sender.flush(learned=True)
+    except ClientError as error:
+        print(f"rival: {error}", flush=True)
+        code = error.exit_code
+    done.set()
+    watch.join()
+    sender.close()
+    return code
+
+
+def interface(data_dir: str, http: str, http_connections: int, taken_s: float) -> int:
+    """``rjepa api``, less patient with those who don't take their answers."""
+    from service.api import connections, main
+
+    connections.TAKEN_S = taken_s
+    return main.main([f"--data-dir={data_dir}", f"--http={http}", f"--http-connections={http_connections}"])
+
+
 def said(number: int) -> dict[str, Any]:
     """What is offered with a fixation's patch."""
     return {"onset_s": number * 0.25, "duration_s": 0.2, "gaze": ((number * 7 % 11) / 11, (number * 5 % 7) / 7)}
@@ -175,7 +216,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 _CONNECT = storage._connect
-ROLES = {"worker": worker, "client": client}
+ROLES = {"worker": worker, "client": client, "rival": rival, "interface": interface}
 
 if __name__ == "__main__":
     sys.exit(ROLES[sys.argv[1]](**json.loads(sys.argv[2])))

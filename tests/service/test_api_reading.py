@@ -76,6 +76,16 @@ def test_records_page_by_page_are_the_records(lab: Lab, client: httpx.Client) ->
     shapes.Records.model_validate({"records": with_embeddings, "next": None})
 
 
+def test_a_page_in_pieces_is_the_page(lab: Lab, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.learn([None, *np.linspace(1, 2, 11).tolist()])
+    asked = ({"embeddings": True}, {"limit": 8}, {"after": 3, "limit": 8}, {"after": 11}, {"limit": 9})
+    whole = [get(client, "/v1/streams/s1/records", **one) for one in asked]
+    assert [page["next"] for page in whole] == [None, 7, None, None, 8]
+    for piece in (1, 4, 11):
+        monkeypatch.setattr("service.api.records.PIECE", piece)
+        assert [get(client, "/v1/streams/s1/records", **one) for one in asked] == whole
+
+
 def test_records_of_the_present_timeline_and_of_another(lab: Lab, client: httpx.Client) -> None:
     first = lab.learn([1.0] * 6)
     new = lab.restore(fork=first[3].id)
