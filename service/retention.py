@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from service.checkpoints import Checkpoints
-from service.errors import CheckpointBad, RequestRefused, StorageFailed
+from service.errors import CheckpointBad, RequestRefused
 from service.journal import Journal
+from service.patrol import Patrol
 from service.retained import Limits
 
 LOOK_S = 30.0
@@ -19,46 +19,31 @@ PAUSE_S = 0.1
 log = logging.getLogger("rjepa.retention")
 
 
-class Retention(threading.Thread):
+class Retention(Patrol):
     """Keeps patches within ``limits`` until :meth:`stop`."""
 
     def __init__(self, journal: Journal, checkpoints: Checkpoints, limits: Limits, *, look_s: float = LOOK_S) -> None:
-        super().__init__(name="retention", daemon=True)
+        super().__init__("retention", look_s)
         self._journal = journal
         self._checkpoints = checkpoints
         self._limits = limits
-        self._look_s = look_s
-        self._stopping = threading.Event()
         self._verified: set[str] = set()
 
-    def stop(self) -> None:
-        """End after the transaction under way."""
-        self._stopping.set()
-        if self.is_alive():
-            self.join()
-
-    def run(self) -> None:
-        """Look, drop, and look again."""
-        while not self._stopping.wait(self._look_s):
-            try:
-                dropped = self.drop()
-            except StorageFailed as error:
-                log.warning("no patch can be dropped at the moment: %s", error)
-            except Exception:  # the thread's boundary: it looks again, learning is not concerned
-                log.exception("old patches could not be dropped")
-            else:
-                if dropped:
-                    log.info("%d old patches dropped; their records, features and digests stay", dropped)
+    def round(self) -> None:
+        """Drop what is over the limits; stopped, it ends after the transaction under way."""
+        dropped = self.drop()
+        if dropped:
+            log.info("%d old patches dropped; their records, features and digests stay", dropped)
 
     def drop(self) -> int:
         """Drop what is over the limits now; how many. Raises :class:`StorageFailed`."""
         behind, dropped = self.behind(), 0
-        while behind and not self._stopping.is_set():
+        while behind and not self.stopping.is_set():
             count = self._journal.drop_patches(self._limits, behind, time.time())
             dropped += count
             if not count:
                 break
-            self._stopping.wait(PAUSE_S)
+            self.stopping.wait(PAUSE_S)
         return dropped
 
     def behind(self) -> int:

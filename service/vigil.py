@@ -6,17 +6,15 @@ the first fixation it brings in this process's life on; after an hour of silence
 
 from __future__ import annotations
 
-import logging
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.alarms import Alarms
-from service.errors import StorageFailed
 from service.journal import Journal
+from service.patrol import Patrol
 
 LOOK_S = 1.0
 ENDED_S = 3600.0
@@ -25,8 +23,6 @@ CLEAR_LAG = 0.5
 """The alarm ``lag`` goes off at this part of its limit."""
 CLEAR_ROOM = 1.1
 """The alarm ``disk_low`` goes off at so many times its limit."""
-
-log = logging.getLogger("rjepa.vigil")
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Bounds:
     idle_s: float
 
 
-class Vigil(threading.Thread):
+class Vigil(Patrol):
     """Looks once a second until :meth:`stop`. ``room`` gives the free bytes on the disk of a folder."""
 
     def __init__(
@@ -51,33 +47,19 @@ class Vigil(threading.Thread):
         room: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
         look_s: float = LOOK_S,
     ) -> None:
-        super().__init__(name="vigil", daemon=True)
+        super().__init__("vigil", look_s)
         self._journal = journal
         self._alarms = alarms
         self._folder = folder
         self._bounds = bounds
         self._room = room
-        self._look_s = look_s
-        self._stopping = threading.Event()
         self._cursors: dict[str, int] | None = None
         self._moved_s: dict[str, float] = {}
         """When a stream that was fed in this life was last seen to move."""
 
-    def stop(self) -> None:
-        """Look no more."""
-        self._stopping.set()
-        if self.is_alive():
-            self.join()
-
-    def run(self) -> None:
-        """Look, again and again."""
-        while not self._stopping.wait(self._look_s):
-            try:
-                self.look(time.monotonic())
-            except (StorageFailed, OSError) as error:
-                log.warning("could not look: %s", error)
-            except Exception:  # the thread's boundary: it looks again, learning is not concerned
-                log.exception("the vigil failed once")
+    def round(self) -> None:
+        """Look once, now."""
+        self.look(time.monotonic())
 
     def look(self, now_s: float) -> None:
         """Look once; ``now_s`` is a clock that does not step. Raises StorageFailed, OSError."""
