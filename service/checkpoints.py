@@ -46,6 +46,8 @@ __all__ = ["Checkpoints", "Manifest", "Place", "SequenceState"]
 
 HOURS_KEPT = 168
 """Of so many hours in which checkpoints were written, the first of each stays."""
+ASIDE = ".beyond-"
+"""Before the name of a folder that was set aside."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,14 @@ class Checkpoints(Folder):
                 manifest = self._fill(part, name, snapshot, place, identity, device, diagnostics)
                 self._fault("rename")
                 part.rename(self.folder / name)
+                try:
+                    sync_folder(self.folder)
+                except OSError:
+                    (self.folder / name).rename(part)  # its name may not last: it is told to have failed, and is gone
+                    raise
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
-            sync_folder(self.folder)
             self._fault("done")
             return manifest
 
@@ -148,6 +154,18 @@ class Checkpoints(Folder):
                 folder.rename(gone)
                 sync_folder(self.folder)
             shutil.rmtree(gone, ignore_errors=True)
+
+    def set_aside(self, checkpoint: str) -> Path:
+        """Take a checkpoint out of use for ever and keep its folder under another name, which is returned.
+
+        Raises :class:`RequestRefused` (404), :class:`StorageFailed`.
+        """
+        with self._lock, _disk_errors(self.folder):
+            aside = self.folder / f"{ASIDE}{checkpoint}"
+            shutil.rmtree(aside, ignore_errors=True)
+            self._known(checkpoint).rename(aside)
+            sync_folder(self.folder)
+            return aside
 
     def clean(self, timelines: set[int]) -> None:
         """Remove what a crash left half written, and checkpoints of a timeline that never came to be."""

@@ -94,6 +94,12 @@ class StorageFailed(ServiceError):
     wire_code = ErrorCode.STORAGE_FAILED
 
 
+class DatabaseDamaged(StorageFailed):
+    """SQLite finds the database malformed. Fatal; restore the directory from a backup."""
+
+    exit_code = 3
+
+
 class StorageFull(StorageFailed):
     """There is no room for a write. Nothing of the write is there; retry once there is room."""
 

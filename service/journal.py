@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import records
-from service.errors import StorageFailed
 from service.records import Record
 from service.retained import Limits, drop_patches
 from service.schema import LOOK
-from service.storage import Database
+from service.storage import Database, unreadable
 
 ALARMS_KEPT = 10_000
 _FIXATION = (
@@ -256,7 +255,7 @@ class Journal:
 
     def meta(self, key: str) -> str | None:
         """One value of ``meta``."""
-        row = self._read("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
         return None if row is None else str(row[0])
 
     def looks(self) -> dict[str, dict[str, Any]]:
@@ -278,7 +277,7 @@ class Journal:
 
     def last_id(self) -> int:
         """The newest journal id; 0 when there is none."""
-        return int(self._read("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0])
+        return int(self._read("SELECT coalesce(max(id), 0) FROM journal")[0][0])
 
     def cursors(self) -> list[StreamCursor]:
         """Every stream's place."""
@@ -287,7 +286,7 @@ class Journal:
 
     def digest(self, stream: str, seq: int) -> bytes | None:
         """The digest of a held fixation; None where the seq is not held, or was reported lost."""
-        row = self._read("SELECT digest FROM journal WHERE stream = ? AND seq = ?", (stream, seq)).fetchone()
+        row = self._one("SELECT digest FROM journal WHERE stream = ? AND seq = ?", (stream, seq))
         return None if row is None else row[0]
 
     def entries(self, after: int, limit: int) -> list[Entry]:
@@ -304,14 +303,14 @@ class Journal:
 
     def patch(self, entry: int) -> bytes | None:
         """Frame 3 of a fixation, while it is kept."""
-        row = self._read("SELECT bytes FROM patches WHERE id = ?", (entry,)).fetchone()
+        row = self._one("SELECT bytes FROM patches WHERE id = ?", (entry,))
         return None if row is None else bytes(row[0])
 
     def waiting(self) -> tuple[int, float | None]:
         """How many fixations are not learned yet, and when the oldest of them came (unix s)."""
-        count, oldest = self._read(
+        ((count, oldest),) = self._read(
             "SELECT count(*), min(time) FROM journal WHERE id > ? AND kind = 'fixation'", (self.learned_id(),)
-        ).fetchone()
+        )
         return int(count), oldest
 
     def quarantined(self) -> set[int]:
@@ -327,11 +326,15 @@ class Journal:
         rows = self._read("SELECT id, created, parent, checkpoint, fork, start FROM timelines WHERE id > 0")
         return {row[0]: Timeline(*row) for row in rows}
 
-    def _read(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+    def _one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return next(iter(self._read(query, values)), None)
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """The rows of ``query``. Raises StorageFailed, :class:`~service.errors.DatabaseDamaged`."""
         try:
-            return self._database.connection.execute(query, values)
+            return self._database.connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise StorageFailed(f"{self.path} could not be read: {error}") from error
+            raise unreadable(self.path, error) from error
 
 
 def _write_record(connection: sqlite3.Connection, record: Record) -> None:

@@ -67,7 +67,8 @@ class Recovery:
         """
         self._checkpoints.clean({0, *self._timelines})
         goal = self._journal.learned_id()
-        begun = self._load(goal)
+        self._set_aside(goal)
+        begun = self._load()
         progress = self.progress
         progress.to_recover = goal - self._applier.cursor
         if progress.to_recover:
@@ -85,7 +86,18 @@ class Recovery:
         progress.recovering = self._applier.cursor < goal
         return begun
 
-    def _load(self, goal: int) -> Manifest | None:
+    def _set_aside(self, goal: int) -> None:
+        """Take out of use what has learned more than the journal has: the journal lost its end, or is an older one.
+
+        When the journal gets as far again it has other entries there, and such a checkpoint would seem to be of them.
+        """
+        for manifest in self._checkpoints.list():
+            if manifest.journal > goal:
+                aside = self._checkpoints.set_aside(manifest.id)
+                told = f"checkpoint {manifest.id} knows journal id {manifest.journal}, the journal ends at {goal}"
+                self._alarms.raise_alarm("checkpoint_bad", f"{told}; it is set aside as {aside}, and never used again")
+
+    def _load(self) -> Manifest | None:
         """Load the newest good checkpoint; None leaves the learner as new.
 
         Raises :class:`DirectoryRefused` where the learner was not new at the beginning (``begun`` in ``meta``).
@@ -95,7 +107,7 @@ class Recovery:
         begun = self._journal.meta("begun")
         for manifest in candidates(self._checkpoints.list(), self._journal.timeline(), self._timelines, begun):
             try:
-                snapshot = self._good(manifest, goal)
+                snapshot = self._good(manifest)
                 self._applier.learner.load(snapshot)
             except (CheckpointBad, RequestRefused, ModelError) as error:
                 self._alarms.raise_alarm("checkpoint_bad", f"{error}; the one before it is used")
@@ -120,10 +132,8 @@ class Recovery:
             )
         return None
 
-    def _good(self, manifest: Manifest, goal: int) -> Snapshot:
+    def _good(self, manifest: Manifest) -> Snapshot:
         found, snapshot = self._checkpoints.read(manifest.id)
-        if found.journal > goal:
-            raise CheckpointBad(f"checkpoint {found.id} knows journal id {found.journal}, the journal ends at {goal}")
         if found.identity != self._identity:
             differing = [key for key in self._identity if found.identity.get(key) != self._identity[key]]
             raise CheckpointBad(f"checkpoint {found.id} is of another configuration ({', '.join(differing) or 'more'})")

@@ -2,6 +2,10 @@
 
 WAL and ``synchronous=FULL``: a commit that returned is on the disk. Every thread has its own connection;
 one lock for the whole process lets one transaction write at a time, so a writer never waits inside SQLite.
+
+After a sync that failed nobody knows what is on the disk: the system may take what it could not write for written, and
+let a later sync of it succeed. Nothing is asked again here, all is written again: a transaction that is tried again
+writes its pages anew over the failed ones, and so does SQLite with what it could not bring from its log to the database.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.errors import DirectoryRefused, StorageFailed, StorageFull
+from service.errors import DatabaseDamaged, DirectoryRefused, StorageFailed, StorageFull
 from service.schema import DDL, MIGRATIONS, READABLE_VERSIONS, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 10.0
@@ -34,7 +38,8 @@ class Database:
 
     ``before_commit`` is called with the name of a transaction when all is written and nothing committed; what it
     raises ends the transaction as a failing disk would. Raises :class:`DirectoryRefused` when the file is no
-    database of ours, of another schema version, or on a file system without shared memory.
+    database of ours, of another schema version, or on a file system without shared memory, :class:`StorageFailed`
+    where what its log holds can't be brought to it.
     """
 
     def __init__(self, path: Path, *, before_commit: Callable[[str], None] | None = None) -> None:
@@ -46,6 +51,7 @@ class Database:
         self._closed = False
         try:
             self._check_or_make()
+            self._settle()
         except BaseException:
             self.close()
             raise
@@ -94,6 +100,8 @@ class Database:
 
     def _failure(self, what: str, error: Exception) -> StorageFailed:
         code = getattr(error, "sqlite_errorcode", None)
+        if _is_damage(error):
+            return _damaged(self.path, error)
         full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if not full and isinstance(error, (sqlite3.OperationalError, OSError)):
             full = _room_bytes(self.path.parent) < LITTLE_ROOM_BYTES
@@ -121,6 +129,19 @@ class Database:
             raise DirectoryRefused(
                 f"{self.path} can't be opened: {error}; restore it from a backup or name another data directory"
             ) from error
+
+    def _settle(self) -> None:
+        """Bring what the log holds to the database, before anybody is told of it.
+
+        A process that ended after a sync had failed leaves a log that can be read and is not on the disk, and that no
+        sync would write any more. Copied it is written anew.
+        """
+        try:
+            (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        except sqlite3.Error as error:
+            raise self._failure("what its log holds", error) from error
+        if busy:
+            log.warning("%s: others read it; what its log holds stays there for now", self.path)
 
     def _make(self, connection: sqlite3.Connection) -> None:
         start = f"INSERT INTO timelines (id, created, start) VALUES (0, {time.time()!r}, 0);"
@@ -153,6 +174,13 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
             log.info("%s: from schema version %s to %d", self.path, found, int(found) + 1)
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> StorageFailed:
+    """What to say of a database that could not be read; :class:`DatabaseDamaged` where it is malformed."""
+    if _is_damage(error):
+        return _damaged(path, error)
+    return StorageFailed(f"{path} could not be read: {error}; it is tried again")
 
 
 def version_of(connection: sqlite3.Connection) -> str:
@@ -218,3 +246,15 @@ def _room_bytes(folder: Path) -> int:
         return shutil.disk_usage(folder).free
     except OSError:
         return LITTLE_ROOM_BYTES
+
+
+def _is_damage(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _damaged(path: Path, error: Exception) -> DatabaseDamaged:
+    return DatabaseDamaged(
+        f"{path} is damaged ({error}); stop the worker and restore the directory from a backup: rjepa check says more, "
+        "and what was acked since the backup its clients offer again or report lost"
+    )

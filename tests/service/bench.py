@@ -136,7 +136,7 @@ class Bench:
     def records(self) -> list[tuple[Any, ...]]:
         """Every record but its times, by journal id."""
         columns = "id, stream, seq, position, sequence_id, prediction_error, trivial_ar1, skipped, timeline, embedding"
-        return self.journal._read(f"SELECT {columns} FROM records ORDER BY id").fetchall()
+        return self.journal._read(f"SELECT {columns} FROM records ORDER BY id")
 
     def alarms(self) -> list[str]:
         return [row[0] for row in self.journal._read("SELECT kind FROM alarms ORDER BY id")]

@@ -112,8 +112,8 @@ def test_the_file_stops_growing(tmp_path: Path) -> None:
         for _ in range(4):
             with_checkpoints(bench, 120, 1)
             retention.drop()
-            pages.append(bench.journal._read("PRAGMA page_count").fetchone()[0])
-        (size,) = bench.journal._read("PRAGMA page_size").fetchone()
+            pages.append(bench.journal._read("PRAGMA page_count")[0][0])
+        ((size,),) = bench.journal._read("PRAGMA page_size")
         grown = (pages[-1] - pages[1]) * size
         with closing(open_reader(tmp_path / "rjepa.db")) as reader:
             kept = reader.execute("SELECT sum(pgsize) FROM dbstat WHERE name <> 'patches'").fetchone()[0]
