@@ -61,7 +61,7 @@ class Place:
     label: str | None = None
     pinned: bool = False
     parent: str | None = None
-    created: float = field(default_factory=time.time)
+    created: float = field(default_factory=lambda: time.time())
 
 
 class Checkpoints(Folder):

@@ -5,7 +5,7 @@ one lock for the whole process lets one transaction write at a time, so a writer
 
 After a sync that failed nobody knows what is on the disk: the system may take what it could not write for written, and
 let a later sync of it succeed. Nothing is asked again here, all is written again: a transaction that is tried again
-writes its pages anew over the failed ones, and so does SQLite with what it could not bring from its log to the database.
+writes its pages anew over the failed ones, and so does SQLite with what it could not bring from its log to its file.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ A model of the harshest file system that POSIX allows and hardware with sectors 
 - A name is certain only once the folder it is in was fsynced: a new file, with all its synced bytes, may have no name;
   a removed one may be back; a renamed one may have either name. Each of these by itself, in any order.
 
+- What a sync that failed should have covered the system takes for written: no later sync covers it. Each sector of it,
+  each name, may be there or not; certain is what is written anew there.
+
 Each file and each folder meets one of three ends, as a seed has it: nothing unsynced is there, everything is, or a
 part. Nothing that was synced is ever harmed, and a write never harms bytes beside it (SQLite relies on both).
 """
@@ -17,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from tests.faults.trace import Cut, Effect, Folder, Make, Move, Remove, SyncBegun, SyncDone, Write
+from tests.faults.trace import Cut, Effect, Folder, Make, Move, Remove, SyncBegun, SyncDone, SyncFailed, Write
 
 SECTOR = 512
 ENDS = ("nothing", "everything", "a part")
@@ -30,7 +34,9 @@ ENDS = ("nothing", "everything", "a part")
 class _File:
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, int | None, bytes | int]] = field(default_factory=list)
-    """(number, offset, data), or (number, None, size) of a cut."""
+    """(number, offset, data), or (number, None, size) of a cut; by number."""
+    given_up: list[tuple[int, int | None, bytes | int]] = field(default_factory=list)
+    """The same, of what the system could not write and takes for written: by sectors."""
     size: int = 0
     """As the program sees it."""
 
@@ -42,6 +48,7 @@ class _Folder:
     durable: dict[str, _File | _Folder] = field(default_factory=dict)
     pending: list[tuple[int, dict[str, _File | _Folder | None]]] = field(default_factory=list)
     """(number, what each name is from then on), None for no longer there."""
+    given_up: list[tuple[int, dict[str, _File | _Folder | None]]] = field(default_factory=list)
 
 
 class Disk:
@@ -78,6 +85,8 @@ class Disk:
                 self._marks[effect.number] = self._number
             elif isinstance(effect, SyncDone):
                 self._sync(self._at(effect.path), self._marks.pop(effect.number))
+            elif isinstance(effect, SyncFailed):
+                self._give_up(self._at(effect.path), self._marks.pop(effect.number))
 
     def as_seen(self, folder: Path) -> None:
         """Write what the program sees into ``folder``, which is made: as if the power had stayed."""
@@ -118,8 +127,22 @@ class Disk:
         for change in [change for change in what.pending if change[0] <= mark]:
             if isinstance(what, _File):
                 _change(what.durable, *change[1:])
+                what.given_up = [left for piece in what.given_up for left in _beside(piece, *change[1:])]
             else:
                 _rename(what.durable, change[1])
+                for _, names in what.given_up:
+                    for name in change[1]:
+                        names.pop(name, None)
+        what.pending = [change for change in what.pending if change[0] > mark]
+
+    def _give_up(self, what: _File | _Folder | None, mark: int) -> None:
+        if what is None:
+            return
+        for change in [change for change in what.pending if change[0] <= mark]:
+            if isinstance(what, _File):
+                what.given_up += [(change[0], *piece) for piece in _sectors(*change[1:])]
+            else:
+                what.given_up.append((change[0], dict(change[1])))
         what.pending = [change for change in what.pending if change[0] > mark]
 
     def _at(self, path: str) -> _File | _Folder | None:
@@ -149,7 +172,7 @@ def _seen(folder: _Folder) -> dict[str, bytes | dict]:
             found[name] = _seen(what)
         else:
             content = bytearray(what.durable)
-            for _, offset, data in what.pending:
+            for _, offset, data in sorted(what.given_up + what.pending, key=_number):
                 _change(content, offset, data)
             found[name] = bytes(content)
     return found
@@ -158,8 +181,9 @@ def _seen(folder: _Folder) -> dict[str, bytes | dict]:
 def _left(folder: _Folder, generator: np.random.Generator) -> dict[str, bytes | dict]:
     """A folder's names and what is behind them, nested."""
     names = dict(folder.durable)
-    kept = _kept(len(folder.pending), generator)
-    for (_, change), keep in zip(folder.pending, kept, strict=True):
+    pending = sorted(folder.given_up + folder.pending, key=_number)
+    kept = _kept(len(pending), generator)
+    for (_, change), keep in zip(pending, kept, strict=True):
         if keep:
             _rename(names, change)
     return {
@@ -170,7 +194,8 @@ def _left(folder: _Folder, generator: np.random.Generator) -> dict[str, bytes | 
 
 def _content(file: _File, generator: np.random.Generator) -> bytes:
     content = bytearray(file.durable)
-    pieces = [piece for change in file.pending for piece in _sectors(*change[1:])]
+    changes = sorted(file.given_up + file.pending, key=_number)
+    pieces = [piece for change in changes for piece in _sectors(*change[1:])]
     kept = _kept(len(pieces), generator)
     for piece, keep in zip(pieces, kept, strict=True):
         if keep:
@@ -197,6 +222,24 @@ def _sectors(offset: int | None, data: bytes | int) -> Iterable[tuple[int | None
         end = min(len(data), begin + SECTOR - (offset + begin) % SECTOR)
         yield offset + begin, data[begin:end]
         begin = end
+
+
+def _beside(
+    piece: tuple[int, int | None, bytes | int], offset: int | None, data: bytes | int
+) -> Iterable[tuple[int, int | None, bytes | int]]:
+    """What is left of a piece that was given up once ``data`` is written at ``offset``, or the file cut."""
+    number, at, old = piece
+    if at is None or isinstance(old, int):
+        return
+    begin, end = (data, at + len(old)) if isinstance(data, int) else (offset or 0, (offset or 0) + len(data))
+    if begin > at:
+        yield number, at, old[: begin - at]
+    if end < at + len(old):
+        yield number, max(at, end), old[max(0, end - at) :]
+
+
+def _number(change: tuple[Any, ...]) -> int:
+    return int(change[0])
 
 
 def _change(content: bytearray, offset: int | None, data: bytes | int) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import signal
 import sqlite3
+import struct
 import sys
 import threading
 import time
@@ -29,6 +31,7 @@ from model.calibration import calibrate
 from model.config import ModelConfig
 from model.deadleaves import dead_leaves
 from service import identity, log, storage
+from service.errors import ServiceError
 from service.life import Life
 from service.mailbox import Mailbox, Stop
 from service.outside import opened
@@ -81,11 +84,42 @@ def settings_of(data_dir: str, ingest: str, publish: str, checkpoint_every_s: fl
     return settings.model_copy(update={"checkpoint_every": checkpoint_every_s, "keep_checkpoints": 2})
 
 
+class Clock:
+    """The wall clock, wrong by what a test has written into a mapped file (s). What does not step goes on as it did."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            file.truncate(_SECONDS.size)
+            self._map = mmap.mmap(file.fileno(), _SECONDS.size)
+        self._true = time.time
+
+    def __call__(self) -> float:
+        return self._true() + float(_SECONDS.unpack_from(self._map)[0])
+
+    def step(self, by_s: float) -> None:
+        """From now on it is wrong by so much."""
+        _SECONDS.pack_into(self._map, 0, by_s)
+
+
 def worker(
-    data_dir: str, ingest: str, publish: str, checkpoint_every_s: float = 0.1, fate: dict[str, Any] | None = None
+    data_dir: str,
+    ingest: str,
+    publish: str,
+    checkpoint_every_s: float = 0.1,
+    fate: dict[str, Any] | None = None,
+    clock: str | None = None,
 ) -> int:
-    """:func:`service.worker.main` with a small model and a fate."""
-    doom = Fate(**(fate or {}))
+    """:func:`service.worker.main` with a small model and a fate; its wall clock that of ``clock``, if named."""
+    if clock is not None:
+        time.time = Clock(Path(clock))
+    try:
+        return _live(data_dir, ingest, publish, checkpoint_every_s, Fate(**(fate or {})))
+    except ServiceError as error:  # as the console script ends with it
+        print(f"rjepa worker: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _live(data_dir: str, ingest: str, publish: str, checkpoint_every_s: float, doom: Fate) -> int:
     storage._connect = _with_short_log
     identity.calibrate = functools.partial(calibrate, synthetic=FITTED_ON)
     log.set_up(as_json=False)
@@ -216,6 +250,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 _CONNECT = storage._connect
+_SECONDS = struct.Struct("<d")
 ROLES = {"worker": worker, "client": client, "rival": rival, "interface": interface}
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,12 @@ class Child:
 
 
 class Nursery:
-    """Started by the constructor; :meth:`close` ends it with all its children."""
+    """Started by the constructor; :meth:`close` ends it with all its children.
 
-    def __init__(self, logs: Path) -> None:
+    ``before``: words before its command, that end by executing it.
+    """
+
+    def __init__(self, logs: Path, before: Sequence[str] = ()) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = logs
         self._count = 0
@@ -62,13 +66,18 @@ class Nursery:
         env = environment({"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
         with (logs / "nursery.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.nursery"],
+                [*before, sys.executable, "-m", "tests.faults.nursery"],
                 cwd=ROOT,
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def start(self, role: str, **arguments: Any) -> Child:
         """Begin a process of :data:`tests.faults.mortal.ROLES`."""

@@ -14,7 +14,7 @@ import pytest
 from tests.faults import trace
 from tests.faults.disk import SECTOR, Disk
 from tests.faults.test_power import strace  # noqa: F401 - a fixture
-from tests.faults.trace import Cut, Effect, Folder, Make, Move, Remove, Said, SyncBegun, SyncDone, Write
+from tests.faults.trace import Cut, Effect, Folder, Make, Move, Remove, Said, SyncBegun, SyncDone, SyncFailed, Write
 
 ROOT = Path("/root-of-it")
 A, B, F = "/root-of-it/a", "/root-of-it/b", "/root-of-it/f"
@@ -125,3 +125,18 @@ def test_a_change_that_is_not_understood_is_not_passed_over(strace: str, tmp_pat
     subprocess.run([*trace.strace(tmp_path / "log"), sys.executable, "-c", program], check=True)
     with pytest.raises(ValueError, match="writev"):
         trace.read(tmp_path / "log", tmp_path)
+
+
+def failed(path: str, number: int) -> list[Effect]:
+    return [SyncBegun(path, number), SyncFailed(path, number)]
+
+
+def test_what_a_failed_sync_should_have_covered_no_later_sync_covers(tmp_path: Path) -> None:
+    made = [MADE, Write(A, 0, b"o" * 4), *synced(A, 1), *synced(str(ROOT), 2)]
+    effects = [*made, Write(A, 1, b"nn"), *failed(A, 3), *synced(A, 4)]
+    assert ends(effects, tmp_path / "1") == {(("a", b"oooo"),), (("a", b"onno"),)}
+    again = [*effects, Write(A, 2, b"m"), *synced(A, 5)]
+    assert ends(again, tmp_path / "2") == {(("a", b"oomo"),), (("a", b"onmo"),)}, "what is written anew is certain"
+    names = [*made, Move(A, B), *failed(str(ROOT), 3), *synced(str(ROOT), 4)]
+    assert ends(names, tmp_path / "3") == {(("a", b"oooo"),), (("b", b"oooo"),)}
+    assert ends([*names, Move(B, A), *synced(str(ROOT), 5)], tmp_path / "4") == {(("a", b"oooo"),)}

@@ -30,7 +30,7 @@ from service.storage import Database
 from tests.faults import judge, trace
 from tests.faults.disk import Disk
 from tests.faults.nursery import Nursery
-from tests.faults.story import WAIT_S, Home, interleaved, nursery_of, ready, send_all, undisturbed
+from tests.faults.story import WAIT_S, Home, Order, interleaved, nursery_of, ready, send_all, undisturbed
 from tests.faults.trace import Effect, Folder, Said, SyncBegun, SyncDone, Write
 from tests.helpers import ROOT, environment
 from tests.service.bench import same_bits
@@ -150,7 +150,7 @@ def cut_off(root: Path, effects: Sequence[Effect], folder: Path, generator: np.r
     return data
 
 
-def check(data: Path, promised: Promised) -> None:
+def check(data: Path, promised: Promised, order: Order = ORDER) -> None:
     """What was promised by then is there, before any worker has seen it. Raises AssertionError, or what SQLite says."""
     if not promised.acked:
         return
@@ -158,7 +158,7 @@ def check(data: Path, promised: Promised) -> None:
     Database(data / "rjepa.db").close()
     found = judge.read(data)
     held = [(name, number) for name, number, _ in found.fixations]
-    assert held == list(ORDER[: len(held)])
+    assert held == list(order[: len(held)])
     for name, seq in promised.acked.items():
         assert found.next_seq.get(name, 0) > seq, f"{name}: acked {seq}, next {found.next_seq}"
     for name, seq in promised.learned.items():

@@ -97,7 +97,15 @@ class Said:
     data: bytes
 
 
-Effect = Make | Folder | Write | Cut | Move | Remove | SyncBegun | SyncDone | Said
+@dataclass(frozen=True)
+class SyncFailed:
+    """It came back with an error."""
+
+    path: str
+    number: int
+
+
+Effect = Make | Folder | Write | Cut | Move | Remove | SyncBegun | SyncDone | SyncFailed | Said
 
 _LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.DOTALL)
 _STRING = rb'"((?:\\x[0-9a-f]{2})*)"'
@@ -148,8 +156,8 @@ def read(log: Path, root: Path) -> list[Effect]:
     inside = f"{root}/"
     for call, ends in _calls(log):
         if ends and call.name in ("fsync", "fdatasync"):
-            if call.result == 0 and (path := call.file()) and f"{path}/".startswith(inside):
-                effects.append(SyncDone(path, call.number))
+            if call.result is not None and (path := call.file()) and f"{path}/".startswith(inside):
+                effects.append((SyncFailed if call.result else SyncDone)(path, call.number))
         elif ends:
             continue
         elif call.name in ("fsync", "fdatasync"):
