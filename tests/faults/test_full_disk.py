@@ -32,7 +32,9 @@ def home_on(disk: SmallDisk, made: Path) -> Home:
 def interface(nursery: Nursery, data: Path) -> Iterator[httpx.Client]:
     """``rjepa api`` beside a worker."""
     port = free_port()
-    process = nursery.start("api", data_dir=str(data), http=f"127.0.0.1:{port}")
+    process = nursery.start(
+        "interface", data_dir=str(data), http=f"127.0.0.1:{port}", http_connections=64, taken_s=30.0
+    )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
 
         def answers() -> bool:
