@@ -16,7 +16,7 @@ import pytest
 from service.check import check as faults_of
 from tests.faults import trace
 from tests.faults.failing import failing
-from tests.faults.story import ready, send_all
+from tests.faults.story import Home, ready, send_all
 from tests.faults.test_power import DATA, Promised, check, cut_off, strace  # noqa: F401 - strace is a fixture
 from tests.faults.trace import Effect, SyncFailed
 from tests.faults.whole import LAST, ORDER, OneByOne, Whole, stop
@@ -44,12 +44,11 @@ def lose_power(root: Path, effects: Sequence[Effect], folder: Path, moments: Seq
         check(data, Promised.by(effects[:moment]), ORDER)
 
 
-def new_root(whole: Whole, folder: Path) -> tuple[Path, list[Effect]]:
-    """A root for a data directory, and the effects by which it came to be there, durably."""
+def new_home(whole: Whole, folder: Path) -> tuple[Home, list[Effect]]:
+    """A new data directory on a disk of its own, and the effects by which it came to be there, durably."""
     root = folder / "root"
     root.mkdir()
-    whole.home(root / DATA)
-    return root, settled(root)
+    return whole.home(root / DATA), settled(root)
 
 
 def settled(root: Path) -> list[Effect]:
@@ -74,9 +73,8 @@ def test_a_sync_that_failed_is_never_taken_for_one(whole: Whole, tmp_path: Path)
 
     The worker is killed while what failed still lies in the system's cache, where it looks as good as the rest.
     """
-    root, effects = new_root(whole, tmp_path)
-    home = whole.home(tmp_path / "unused")
-    home.data_dir = root / DATA
+    home, effects = new_home(whole, tmp_path)
+    root = home.data_dir.parent
     failures = ["fdatasync:error=EIO:when=9..11"]
     with failing(home, tmp_path / "first", failures) as worker, OneByOne(home.ingest) as client:
         acked = client.claim()
@@ -113,9 +111,8 @@ def test_a_sync_that_failed_is_never_taken_for_one(whole: Whole, tmp_path: Path)
 @pytest.mark.timeout(900)
 def test_syncs_and_writes_that_fail_now_and_then(whole: Whole, tmp_path: Path) -> None:
     """In one life: of the journal, of records, of checkpoints; the power may go at any moment of it."""
-    root, effects = new_root(whole, tmp_path)
-    home = whole.home(tmp_path / "unused")
-    home.data_dir = root / DATA
+    home, effects = new_home(whole, tmp_path)
+    root = home.data_dir.parent
     with failing(home, tmp_path / "life", [*EVERYWHERE, *CHECKPOINTS]) as worker, OneByOne(home.ingest) as client:
         client.claim()
         refused = offer_all(client, ORDER)

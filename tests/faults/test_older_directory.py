@@ -20,7 +20,7 @@ from tests.faults.whole import Whole, stop
 from tests.helpers import PlainClient
 from tests.service.bench import same_bits
 
-BEFORE, AFTER, END = 8, 16, 26
+BEFORE, AFTER, END = 8, 12, 30
 """Of each stream: what the backup has, what was acked when it was put back, what there is."""
 JOURNAL = "SELECT journal.id, kind, journal.stream, journal.seq, skipped, position FROM journal JOIN records USING (id)"
 RECORDS = f"SELECT {judge.RECORD} FROM records ORDER BY id"
