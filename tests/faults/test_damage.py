@@ -32,7 +32,7 @@ def left(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
         folders[name] = tmp_path_factory.mktemp(name) / "data"
         home = whole.home(folders[name])
         process = home.worker()
-        send_all(home.ingest, HALF)
+        send_all(home.ingest, HALF, ahead=4)
         ready(process)
         if name == "killed":
             process.kill()
@@ -129,21 +129,33 @@ def found(data: Path) -> judge.Found:
     return judge.read(data)
 
 
+def tear_everywhere(left: Path, folder: Path, count: int, seed: int) -> None:
+    """Torn at ``count`` places, gone or garbage from there on, it is what it was at the last whole commit before."""
+    ends = list(commits((left / "rjepa.db-wal").read_bytes()))
+    assert len(ends) >= 2, "a worker that was killed leaves some"
+    generator = np.random.default_rng(seed)
+    for number, cut in enumerate(generator.integers(LOG_HEADER, ends[-1], count)):
+        kept = max([LOG_HEADER, *(end for end in ends if end <= cut)])
+        here = folder / str(number)
+        expected = found(tear(left, here / "whole", kept))
+        assert found(tear(left, here / "cut", int(cut))) == expected
+        assert found(tear(left, here / "garbage", int(cut), generator)) == expected
+        shutil.rmtree(here)
+    print(f"torn at {count} places, seed {seed}; {len(ends)} commits")
+
+
+@pytest.mark.soak
+def test_a_log_torn_at_two_hundred_places(left: dict[str, Path], tmp_path: Path) -> None:
+    tear_everywhere(left["killed"], tmp_path, 200, 18)
+
+
 @pytest.mark.timeout(900)
 def test_a_log_with_a_torn_tail(whole: Whole, left: dict[str, Path], tmp_path: Path) -> None:
     """The last whole commit is gone back to, wherever it is torn; the rest is offered again and learned once."""
+    tear_everywhere(left["killed"], tmp_path, 8, 17)
     log = (left["killed"] / "rjepa.db-wal").read_bytes()
     ends = list(commits(log))
-    assert len(ends) >= 2, "a worker that was killed leaves some"
-    generator = np.random.default_rng(17)
-    for number, cut in enumerate(generator.integers(LOG_HEADER, ends[-1], 10)):
-        kept = max([LOG_HEADER, *(end for end in ends if end <= cut)])
-        here = tmp_path / str(number)
-        expected = found(tear(left["killed"], here / "whole", kept))
-        assert found(tear(left["killed"], here / "cut", int(cut))) == expected
-        assert found(tear(left["killed"], here / "garbage", int(cut), generator)) == expected
-        shutil.rmtree(here)
-    appended = found(tear(left["killed"], tmp_path / "appended", len(log), generator))
+    appended = found(tear(left["killed"], tmp_path / "appended", len(log), np.random.default_rng(19)))
     assert len(appended.fixations) == len(HALF)
 
     cut = ends[len(ends) // 3] - 100
