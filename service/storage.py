@@ -30,6 +30,8 @@ WAL_LIMIT_BYTES = 64 << 20
 LITTLE_ROOM_BYTES = 1 << 20
 """An input/output error on a disk with less room than this is called a full disk."""
 
+_PIECE_BYTES = 1 << 20
+
 log = logging.getLogger("rjepa.storage")
 
 
@@ -39,7 +41,7 @@ class Database:
     ``before_commit`` is called with the name of a transaction when all is written and nothing committed; what it
     raises ends the transaction as a failing disk would. Raises :class:`DirectoryRefused` when the file is no
     database of ours, of another schema version, or on a file system without shared memory, :class:`StorageFailed`
-    where what its log holds can't be brought to it.
+    where what its log holds can't be written anew.
     """
 
     def __init__(self, path: Path, *, before_commit: Callable[[str], None] | None = None) -> None:
@@ -50,8 +52,8 @@ class Database:
         self._opened: list[sqlite3.Connection] = []
         self._closed = False
         try:
-            self._check_or_make()
             self._settle()
+            self._check_or_make()
         except BaseException:
             self.close()
             raise
@@ -131,17 +133,23 @@ class Database:
             ) from error
 
     def _settle(self) -> None:
-        """Bring what the log holds to the database, before anybody is told of it.
+        """Write SQLite's log anew, as it is, before anybody is told what it holds.
 
-        A process that ended after a sync had failed leaves a log that can be read and is not on the disk, and that no
-        sync would write any more. Copied it is written anew.
+        A process that ended after a sync had failed leaves a log that can be read and is not on the disk; no later sync
+        would write it, and what is made of it (SQLite copies it to the database) would not fit what the disk has.
         """
+        place = self.path.with_name(f"{self.path.name}-wal")
+        if not place.exists():
+            return
         try:
-            (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-        except sqlite3.Error as error:
+            with place.open("r+b", buffering=0) as file:
+                at = 0
+                while piece := file.read(_PIECE_BYTES):
+                    at += os.pwrite(file.fileno(), piece, at)
+                    file.seek(at)
+                os.fsync(file.fileno())
+        except OSError as error:
             raise self._failure("what its log holds", error) from error
-        if busy:
-            log.warning("%s: others read it; what its log holds stays there for now", self.path)
 
     def _make(self, connection: sqlite3.Connection) -> None:
         start = f"INSERT INTO timelines (id, created, start) VALUES (0, {time.time()!r}, 0);"
