@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from service.storage import Database
 from tests.faults.nursery import Nursery
 
 _PIECE = 64 << 10
@@ -48,9 +49,10 @@ class SmallDisk:
         return filler
 
     def copy(self, to: Path) -> Path:
-        """A copy of the data directory, for a look at its database."""
+        """A copy of the data directory, its database opened once, as the next worker would."""
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(self.seen, to, ignore=shutil.ignore_patterns("control.sock", "filler", "rjepa.db-shm"))
+        Database(to / "rjepa.db").close()
         return to
 
 
