@@ -72,8 +72,8 @@ def test_no_room_for_anything(whole: Whole, tmp_path: Path) -> None:
             while (answer := client.receive(WAIT_S))[0] == "ack":  # of what was learned
                 continue
             assert answer[1]["code"] == "storage_full", "an epoch can't be given, either"
+            wait_until(lambda: http.get("/readyz").status_code == 503, WAIT_S, "the interface to hear of it")
             unready = http.get("/readyz")
-            assert unready.status_code == 503
             assert any("no room to write" in reason for reason in unready.json()["reasons"]), unready.text
             copy = disk.copy(tmp_path / "copy")
             assert check(copy).said() == [], "nothing is half written"
