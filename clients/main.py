@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 from clients.errors import OptionError
+from clients.live_settings import LIVE_KINDS
 from clients.settings import RecordingSettings, SimulatedSettings, load
 from clients.units import FrameSize, from_px_per_degree
 
 KINDS = {
     "recording": "gaze and video recorded before",
     "simulated": "an observer that looks about a video, for a machine without a tracker",
+    **LIVE_KINDS,
 }
 ABOUT_RECORDING = """\
 Finds fixations in recorded gaze, cuts 5 degrees around each from the frame shown at its onset, and sends them, at
@@ -41,6 +43,10 @@ def main(argv: list[str]) -> int:
         return _recording(load(RecordingSettings, words, "rjepa stream recording", ABOUT_RECORDING))
     if kind == "simulated":
         return _simulated(load(SimulatedSettings, words, "rjepa stream simulated", ABOUT_SIMULATED))
+    if kind in LIVE_KINDS:
+        from clients.live_main import live
+
+        return live(kind, words)
     raise OptionError(f"unknown kind of stream {kind!r}; there are: {', '.join(KINDS)}")
 
 

@@ -40,27 +40,26 @@ class Pipeline:
         self.offered = 0
         """Fixations that went on to the sender."""
 
-    def take(self, fixation: Fixation, frame: Frame | None) -> bool:
+    def take(self, fixation: Fixation, frame: Frame | None, size: FrameSize | None = None) -> bool:
         """Send ``fixation`` as seen on ``frame`` (None: nothing was shown). Whatever is dropped is counted.
 
-        Returns whether it was sent.
+        ``size``: the degrees of this frame, where it is of another size than the others. Returns whether it was sent.
         """
         self._summary.found += 1
+        size = size or self._size
         if frame is None:
-            self._summary.dropped["no_frame"] += 1
-            return False
+            return self.drop("no_frame")
         try:
-            patch = cut(frame.bgr, fixation.x, fixation.y, self._size)
+            patch = cut(frame.bgr, fixation.x, fixation.y, size)
         except NoPatch as none:
-            self._summary.dropped[none.reason] += 1
-            return False
+            return self.drop(none.reason)
         while True:
             taken = self._sender.offer(
                 onset_s=fixation.onset_ns / SECOND_NS,
                 duration_s=fixation.duration_ns / SECOND_NS,
                 gaze=(fixation.x, fixation.y),
-                gaze_deg=(fixation.x * self._size.width_deg, fixation.y * self._size.height_deg),
-                frame_deg=(self._size.width_deg, self._size.height_deg),
+                gaze_deg=(fixation.x * size.width_deg, fixation.y * size.height_deg),
+                frame_deg=(size.width_deg, size.height_deg),
                 patch=patch.rgb,
                 padded=patch.padded or None,
                 sequence=self._sequence,
@@ -69,9 +68,13 @@ class Pipeline:
             if taken or not self._patient or self._stop.is_set():
                 break
         if not taken:
-            self._summary.dropped["spool_full"] += 1
-            return False
+            return self.drop("spool_full")
         self._sequence = None
         self.offered += 1
         self._summary.padded += patch.padded > 0
         return True
+
+    def drop(self, reason: str) -> bool:
+        """Count a fixation that was found and is not sent; always False."""
+        self._summary.dropped[reason] += 1
+        return False

@@ -61,7 +61,9 @@ def test_nothing_is_imported_that_is_not_there_on_windows() -> None:
                 assert node.attr not in NOT_ON_WINDOWS.get(node.value.id, set()), f"{path.name}: {ast.unparse(node)}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["recording", "--help"], ["simulated", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], *([kind, "--help"] for kind in ("recording", "simulated", "pupil-core", "lsl", "neon"))]
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     script = (
         "import sys\nfrom clients.main import main\n"

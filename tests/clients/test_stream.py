@@ -381,12 +381,14 @@ def test_an_endless_one_is_stopped_with_0_and_keeps_its_spool(peer: Peer, video:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from clients.live_settings import LslSettings, NeonSettings, PupilCoreSettings
     from clients.settings import RecordingSettings, SimulatedSettings
 
     assert main(["--help"]) == 0
     assert "simulated" in capsys.readouterr().out
     assert main([]) == 2
-    for kind, settings in (("recording", RecordingSettings), ("simulated", SimulatedSettings)):
+    live = (("pupil-core", PupilCoreSettings), ("lsl", LslSettings), ("neon", NeonSettings))
+    for kind, settings in (("recording", RecordingSettings), ("simulated", SimulatedSettings), *live):
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([kind, "--help"])
