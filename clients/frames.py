@@ -21,8 +21,8 @@ from clients.video import SECOND_NS, Frames
 
 UInt8 = NDArray[np.uint8]
 
-SPAN_NS = 5 * SECOND_NS
-MAX_BYTES = 256 << 20
+SPAN_NS = 10 * SECOND_NS
+MAX_BYTES = 192 << 20
 JUMP_NS = SECOND_NS
 """A frame older than the newest by more than this: the clock was set back. By less: it was late."""
 TOLERANCE_NS = SECOND_NS // 20

@@ -200,8 +200,11 @@ class Live:
             self._first_ns = time_ns
             if isinstance(self._shown, FileShown):
                 self._shown.begin(time_ns)
-        if self._last_ns is not None and time_ns - self._last_ns > GAP_NS:
-            self._counts["gaze_gap"] += 1
+        if self._last_ns is not None:
+            step_ns = time_ns - self._last_ns
+            self._counts["gaze_gap"] += step_ns > GAP_NS
+            if step_ns <= -SECOND_NS:  # the clock was set back: --start and --end go on from where they were
+                self._before_ns, self._first_ns = self._position_ns(self._last_ns), time_ns
         self._last_ns = time_ns
         end = self._session.settings.end
         if end is not None and self._position_ns(time_ns) >= end * SECOND_NS:
@@ -209,7 +212,7 @@ class Live:
 
     def _begun(self, time_ns: int) -> bool:
         """Whether --start has come and --end has not."""
-        return not self._over and self._position_ns(time_ns) >= self._session.settings.start * SECOND_NS
+        return not self._over and max(0, self._position_ns(time_ns)) >= self._session.settings.start * SECOND_NS
 
     def _position_ns(self, time_ns: int) -> int:
         """How far the source is, over all its restarts."""

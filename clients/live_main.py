@@ -1,4 +1,4 @@
-"""``rjepa stream pupil-core``, ``lsl`` and ``neon``: what each is made of."""
+"""``rjepa stream pupil-core``, ``lsl``, ``neon`` and ``camera``: what each is made of."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from clients.feed import Feed, Source
 from clients.fixations import DetectorSettings, Method
 from clients.frames import FileShown
 from clients.live import Live, running
-from clients.live_settings import ABOUT, CAMERA, LiveSettings, LslSettings, NeonSettings, PupilCoreSettings
+from clients.live_settings import CAMERA, LiveSettings, LslSettings, NeonSettings, PupilCoreSettings
 from clients.optics import Optics, read_optics
 from clients.progress import Progress
 from clients.session import Session, stream_name
-from clients.settings import load
 from clients.video import SECOND_NS, open_frames
 
 REORDER_NS = 40_000_000
 """Pupil Core's samples come in bursts once a world frame, and not in order."""
 
 
-def live(kind: str, words: list[str]) -> int:
+def live(settings: LiveSettings) -> int:
     """Run one live source; returns the exit code. Raises :class:`clients.errors.ClientError`."""
-    prog, about = f"rjepa stream {kind}", ABOUT[kind]
-    if kind == "pupil-core":
-        return _pupil_core(load(PupilCoreSettings, words, prog, about))
-    if kind == "lsl":
-        return _lsl(load(LslSettings, words, prog, about))
-    return _neon(load(NeonSettings, words, prog, about))
+    if isinstance(settings, PupilCoreSettings):
+        return _pupil_core(settings)
+    if isinstance(settings, LslSettings):
+        return _lsl(settings)
+    assert isinstance(settings, NeonSettings)
+    return _neon(settings)
 
 
 def _pupil_core(settings: PupilCoreSettings) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from clients.settings import StreamSettings
+from clients.settings import StreamSettings, load
 
 CAMERA = "camera:"
 """What --video begins with where it is no file."""
@@ -15,6 +15,7 @@ LIVE_KINDS = {
     "pupil-core": "Pupil Core, from Pupil Capture's network interface",
     "lsl": "a gaze stream of the Lab Streaming Layer, over a camera or a video",
     "neon": "Pupil Labs Neon and Invisible, from the phone",
+    "camera": "a camera of this computer, with the gaze of a tracker that has none",
 }
 
 ABOUT = {
@@ -36,6 +37,12 @@ network. Without an address, the first device that is found. The scene camera's 
 
   rjepa stream neon 192.168.1.21:8080 --stream anna-1
   rjepa stream neon --detector tracker""",
+    "camera": """\
+Takes pictures from a camera and gaze from another source, LSL or Pupil Capture: the same as --video camera:N there. The
+camera must see what the gaze is told for, as a scene camera or a camera before the screen does.
+
+  rjepa stream camera 0 --gaze lsl --name tobii --px-per-degree 13.9 --stream anna-1
+  rjepa stream camera 1 --gaze pupil-core --address 127.0.0.1:50020 --px-per-degree 13.9""",
 }
 
 
@@ -104,3 +111,34 @@ class NeonSettings(LiveSettings):
     """The phone's address as the Companion app tells it; without it, the first device found in the network."""
     detector: Literal["auto", "ivt", "idt", "tracker"] = "auto"
     """Who finds fixations: ours by velocity, by dispersion or by what suits the rate (ivt from 100 Hz), or they."""
+
+
+class CameraSettings(LslSettings):
+    """Options of ``rjepa stream camera``; those of LSL go with ``--gaze lsl``."""
+
+    camera: Annotated[str, Field(json_schema_extra={"positional": True, "metavar": "N"})] = "0"
+    """Number of the camera, or the URL of one in the network."""
+    gaze: Literal["lsl", "pupil-core"] = "lsl"
+    """Where the gaze comes from."""
+    address: Annotated[str, Field(json_schema_extra={"metavar": "HOST:PORT"})] = "127.0.0.1:50020"
+    """Where Pupil Remote answers, with --gaze pupil-core."""
+
+    def of_gaze(self) -> LslSettings | PupilCoreSettings:
+        """The same, as options of the gaze's own source."""
+        kind = LslSettings if self.gaze == "lsl" else PupilCoreSettings
+        same = {name: value for name, value in self if name in kind.model_fields}
+        return kind(**(same | {"video": f"{CAMERA}{self.camera}"}))
+
+
+SETTINGS: dict[str, type[LiveSettings]] = {
+    "pupil-core": PupilCoreSettings,
+    "lsl": LslSettings,
+    "neon": NeonSettings,
+    "camera": CameraSettings,
+}
+
+
+def load_live(kind: str, words: list[str]) -> LiveSettings:
+    """The options of ``rjepa stream <kind>``, one of :data:`LIVE_KINDS`. Raises as :func:`clients.settings.load`."""
+    settings = load(SETTINGS[kind], words, f"rjepa stream {kind}", ABOUT[kind])
+    return settings.of_gaze() if isinstance(settings, CameraSettings) else settings

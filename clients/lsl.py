@@ -143,7 +143,7 @@ class Lsl:
 
     def now_ns(self) -> int | None:
         """See :class:`clients.feed.Source`: LSL's clock on this computer."""
-        return round(self._lsl.local_clock() * SECOND_NS)
+        return round(float(self._lsl.local_clock()) * SECOND_NS)
 
     def words(self) -> str:
         """See :class:`clients.feed.Source`."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from clients.errors import OptionError
-from clients.live_settings import LIVE_KINDS
+from clients.live_settings import LIVE_KINDS, load_live
 from clients.settings import RecordingSettings, SimulatedSettings, load
 from clients.units import FrameSize, from_px_per_degree
 
@@ -44,9 +44,10 @@ def main(argv: list[str]) -> int:
     if kind == "simulated":
         return _simulated(load(SimulatedSettings, words, "rjepa stream simulated", ABOUT_SIMULATED))
     if kind in LIVE_KINDS:
+        live_settings = load_live(kind, words)
         from clients.live_main import live
 
-        return live(kind, words)
+        return live(live_settings)
     raise OptionError(f"unknown kind of stream {kind!r}; there are: {', '.join(KINDS)}")
 
 

@@ -181,7 +181,7 @@ def take_event(datum: Any, feed: Feed) -> None:
 
 def _ns(datum: Any) -> int:
     """The library gives seconds; at this size a float holds them to a quarter of a microsecond."""
-    return round(datum.timestamp_unix_seconds * SECOND_NS)
+    return round(float(datum.timestamp_unix_seconds) * SECOND_NS)
 
 
 async def _each(receive: Receive, url: str, take: Callable[[Any, Feed], None], feed: Feed) -> None:

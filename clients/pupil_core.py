@@ -204,7 +204,9 @@ class PupilCore:
     # --- the thread that reads -------------------------------------------------------------------------------------
 
     def _read(self, context: zmq.Context[Any], feed: Feed, stop: threading.Event) -> None:
-        number, gaze, frames = 0, None, None
+        number = 0
+        gaze: zmq.Socket[bytes] | None = None
+        frames: zmq.Socket[bytes] | None = None
         while not stop.is_set():
             link = self._link
             if link is not None and link.number != number:

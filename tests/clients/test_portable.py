@@ -62,7 +62,8 @@ def test_nothing_is_imported_that_is_not_there_on_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], *([kind, "--help"] for kind in ("recording", "simulated", "pupil-core", "lsl", "neon"))]
+    "words",
+    [["--help"], *([kind, "--help"] for kind in ("recording", "simulated", "pupil-core", "lsl", "neon", "camera"))],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     script = (

@@ -35,16 +35,10 @@ def capture() -> Iterator[Capture]:
     running.close()
 
 
-def words(capture: Capture, peer: Peer, folder: Path, *more: str) -> list[str]:
-    spool, summary = folder / "spool", folder / "summary.json"
-    return [
-        "pupil-core",
-        capture.address,
-        f"--ingest={peer.address}",
-        f"--spool={spool}",
-        f"--summary={summary}",
-        *more,
-    ]
+def words(capture: Capture, peer: Peer, folder: Path, *more: str, kind: str = "pupil-core") -> list[str]:
+    where = [capture.address] if kind == "pupil-core" else []
+    into = [f"--ingest={peer.address}", f"--spool={folder / 'spool'}", f"--summary={folder / 'summary.json'}"]
+    return [kind, *where, *into, *more]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -151,9 +145,11 @@ def test_a_patch_covers_five_degrees_through_capture_and_through_a_camera(
     capture.speed = 0.5
     capture.start(Viewer(40, epoch_s=0.0))
     with network_camera(checkerboard(640, 480, 20.0)) as address:
-        more = (f"--video=camera:{address}", "--px-per-degree=20", "--stream=camera")
+        more = (address, "--gaze=pupil-core", f"--address={capture.address}", "--px-per-degree=20", "--stream=camera")
         capture.wanted = {b"gaze."}
-        with start_rjepa("stream", *words(capture, peer, tmp_path, *more), logs=tmp_path / "logs") as running:
+        with start_rjepa(
+            "stream", *words(capture, peer, tmp_path, *more, kind="camera"), logs=tmp_path / "logs"
+        ) as running:
             wait_until(lambda: len(peer.messages("camera")) >= 2, 60, "two fixations on the camera's frames")
             assert running.terminate() == 0, running.stderr()
     for stream, least in (("own", 4), ("camera", 2)):

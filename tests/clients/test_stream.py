@@ -381,14 +381,13 @@ def test_an_endless_one_is_stopped_with_0_and_keeps_its_spool(peer: Peer, video:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    from clients.live_settings import LslSettings, NeonSettings, PupilCoreSettings
+    from clients.live_settings import SETTINGS
     from clients.settings import RecordingSettings, SimulatedSettings
 
     assert main(["--help"]) == 0
     assert "simulated" in capsys.readouterr().out
     assert main([]) == 2
-    live = (("pupil-core", PupilCoreSettings), ("lsl", LslSettings), ("neon", NeonSettings))
-    for kind, settings in (("recording", RecordingSettings), ("simulated", SimulatedSettings), *live):
+    for kind, settings in (("recording", RecordingSettings), ("simulated", SimulatedSettings), *SETTINGS.items()):
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([kind, "--help"])
