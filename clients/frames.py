@@ -6,7 +6,9 @@ is held beyond the others, however long the eye stays.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
@@ -21,13 +23,15 @@ from clients.video import SECOND_NS, Frames
 
 UInt8 = NDArray[np.uint8]
 
-SPAN_NS = 10 * SECOND_NS
+SPAN_NS = 3 * SECOND_NS
+"""Frames are kept for so long behind the gaze that was looked at last."""
+MAX_NS = 60 * SECOND_NS
 MAX_BYTES = 192 << 20
 JUMP_NS = SECOND_NS
 """A frame older than the newest by more than this: the clock was set back. By less: it was late."""
 TOLERANCE_NS = SECOND_NS // 20
 """A frame may be this far from the onset, or one frame period, if that is longer."""
-HOLDS = 16
+HOLDS = 64
 INTERVALS = 31
 GAP_PERIODS = 3
 
@@ -56,6 +60,15 @@ class Shown(Protocol):
     def hold(self, time_ns: int) -> None:
         """The frame nearest to ``time_ns`` will be asked for, perhaps much later."""
 
+    def release(self, time_ns: int) -> None:
+        """No frame that was held for a time up to ``time_ns`` will be asked for again."""
+
+    def passed(self, time_ns: int) -> None:
+        """Gaze has been looked at up to ``time_ns``."""
+
+    def heard_s(self) -> float:
+        """When the last frame came, by ``time.monotonic``."""
+
     def ready(self, time_ns: int) -> bool:
         """Whether no frame nearer to ``time_ns`` is to be expected."""
 
@@ -67,10 +80,16 @@ class Shown(Protocol):
 
 
 class FrameBuffer:
-    """The frames of the last ``span_ns``, at most ``max_bytes`` of them."""
+    """The frames from ``span_ns`` behind the pipeline on, so that one which is late itself still finds them.
 
-    def __init__(self, span_ns: int = SPAN_NS, max_bytes: int = MAX_BYTES) -> None:
+    Never more than ``max_ns`` and ``max_bytes`` of them, whoever is late.
+    """
+
+    def __init__(self, span_ns: int = SPAN_NS, max_bytes: int = MAX_BYTES, max_ns: int = MAX_NS) -> None:
         self._span_ns = span_ns
+        self._max_ns = max_ns
+        self._passed_ns: int | None = None
+        self._heard_s = -math.inf
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._times: list[int] = []
@@ -93,6 +112,7 @@ class FrameBuffer:
     def push(self, frame: LiveFrame) -> None:
         """Take the next frame as it arrives."""
         with self._lock:
+            self._heard_s = time.monotonic()
             newest_ns = self._times[-1] if self._times else None
             if newest_ns is not None and newest_ns - frame.time_ns >= JUMP_NS:
                 self._counts["frames_time_back"] += 1
@@ -123,6 +143,20 @@ class FrameBuffer:
             while len(self._holds) > HOLDS:
                 self._holds.popitem(last=False)
             self._resolve()
+
+    def release(self, time_ns: int) -> None:
+        """See :class:`Shown`."""
+        with self._lock:
+            for held_ns in [held_ns for held_ns in self._holds if held_ns <= time_ns]:
+                del self._holds[held_ns]
+
+    def passed(self, time_ns: int) -> None:
+        """See :class:`Shown`."""
+        self._passed_ns = time_ns
+
+    def heard_s(self) -> float:
+        """See :class:`Shown`."""
+        return self._heard_s
 
     def ready(self, time_ns: int) -> bool:
         """See :class:`Shown`."""
@@ -167,9 +201,10 @@ class FrameBuffer:
                 self._holds[time_ns] = self._find(time_ns)
 
     def _trim(self) -> None:
-        while len(self._times) > 1 and (
-            self._times[-1] - self._times[0] > self._span_ns or self._bytes > self._max_bytes
-        ):
+        newest_ns = self._times[-1]
+        behind_ns = newest_ns if self._passed_ns is None else min(newest_ns, self._passed_ns)
+        first_ns = max(behind_ns - self._span_ns, newest_ns - self._max_ns)
+        while len(self._times) > 1 and (self._times[0] < first_ns or self._bytes > self._max_bytes):
             self._bytes -= self._frames.pop(self._times.pop(0)).held_bytes
 
     def _clear(self) -> None:
@@ -197,6 +232,16 @@ class FileShown:
 
     def hold(self, time_ns: int) -> None:
         """See :class:`Shown`; a file can be asked at any time."""
+
+    def release(self, time_ns: int) -> None:
+        """See :class:`Shown`; nothing is held."""
+
+    def passed(self, time_ns: int) -> None:
+        """See :class:`Shown`; nothing is kept."""
+
+    def heard_s(self) -> float:
+        """See :class:`Shown`."""
+        return -math.inf
 
     def ready(self, time_ns: int) -> bool:
         """See :class:`Shown`."""

@@ -33,7 +33,9 @@ from clients.video import SECOND_NS, Frame
 
 TICK_S = 0.1
 FRAME_WAIT_S = 1.0
-"""How long a fixation waits for a frame later than its onset."""
+"""How long a fixation waits for a frame at or after its onset when no frames come at all."""
+LATE_FRAME_WAIT_S = 30.0
+"""How long while earlier ones still come: they are late, as after a hiccup of the network."""
 UNITS_WAIT_S = 5.0
 """How long a source may take to tell its intrinsics after its first frame."""
 SHOW_EVERY_S = 0.2
@@ -206,6 +208,7 @@ class Live:
             if step_ns <= -SECOND_NS:  # the clock was set back: --start and --end go on from where they were
                 self._before_ns, self._first_ns = self._position_ns(self._last_ns), time_ns
         self._last_ns = time_ns
+        self._shown.passed(time_ns)
         end = self._session.settings.end
         if end is not None and self._position_ns(time_ns) >= end * SECOND_NS:
             self._over = True
@@ -273,10 +276,14 @@ class Live:
         """Send, in order, what has its frame or has waited for it long enough."""
         while self._waiting:
             first = self._waiting[0]
-            if not first.shown.ready(first.fixation.onset_ns) and now_s - first.since_s < FRAME_WAIT_S:
+            onset_ns, shown = first.fixation.onset_ns, first.shown
+            silent_s = now_s - max(first.since_s, shown.heard_s())
+            worth_it = silent_s < FRAME_WAIT_S and now_s - first.since_s < LATE_FRAME_WAIT_S
+            if worth_it and not shown.ready(onset_ns):
                 return
             self._waiting.popleft()
-            self._send(first.fixation, first.shown.nearest(first.fixation.onset_ns))
+            self._send(first.fixation, shown.nearest(onset_ns))
+            shown.release(onset_ns)
 
     def _send(self, fixation: Fixation, live: LiveFrame | None) -> None:
         assert self._pipeline is not None

@@ -40,9 +40,9 @@ PORT = 50020
 ANSWER_MS = 1000
 ASK_EVERY_S = 1.0
 POLL_MS = 50
-BURST = 2000
-"""Messages taken from the socket before anything else is looked at."""
-GAZE_QUEUE, FRAME_QUEUE = 20_000, 30
+BURST = 200
+"""Messages taken from one socket before the other is looked at."""
+GAZE_QUEUE, JPEG_QUEUE, FRAME_QUEUE = 20_000, 300, 30
 
 
 class NoAnswer(Exception):
@@ -217,7 +217,8 @@ class PupilCore:
                     self._renew(feed)
                 number = link.number
                 gaze = _subscriber(context, link, [GAZE, NOTIFY, *([FIXATIONS] if self._theirs else [])], GAZE_QUEUE)
-                frames = _subscriber(context, link, [FRAME] if self._video else [], FRAME_QUEUE)
+                queue = JPEG_QUEUE if self._format == "jpeg" else FRAME_QUEUE
+                frames = _subscriber(context, link, [FRAME] if self._video else [], queue)
             if gaze is None or frames is None:
                 stop.wait(0.02)
                 continue

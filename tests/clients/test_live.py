@@ -63,6 +63,19 @@ def test_frames_are_bounded_in_time_and_in_bytes() -> None:
     assert len(filled(times, max_bytes=100)) == 10
 
 
+def test_frames_wait_for_a_pipeline_that_is_late_but_not_for_ever() -> None:
+    buffer = FrameBuffer(span_ns=10 * PERIOD, max_ns=300 * PERIOD)
+    buffer.passed(100 * PERIOD)
+    for index in range(1000):
+        buffer.push(frame(index * PERIOD))
+        if index == 250:
+            assert len(buffer) == 251 - 90
+    assert len(buffer) == 301
+    buffer.passed(999 * PERIOD)
+    buffer.push(frame(1000 * PERIOD))
+    assert len(buffer) == 12
+
+
 def test_the_frame_of_an_onset_is_held_however_long_the_eye_stays() -> None:
     buffer = FrameBuffer(span_ns=10 * PERIOD)
     buffer.push(frame(0))
@@ -77,6 +90,12 @@ def test_the_frame_of_an_onset_is_held_however_long_the_eye_stays() -> None:
     for index in range(100):
         buffer.hold(500 * PERIOD + index)
     assert buffer.nearest(PERIOD + 2 * MS) is None, "holds are bounded too"
+    buffer.hold(498 * PERIOD)
+    for index in range(500, 600):
+        buffer.push(frame(index * PERIOD))
+    assert buffer.nearest(498 * PERIOD) is not None
+    buffer.release(498 * PERIOD)
+    assert buffer.nearest(498 * PERIOD) is None
 
 
 @given(st.lists(st.integers(0, 400), max_size=60))
