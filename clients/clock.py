@@ -9,6 +9,8 @@ from typing import NamedTuple
 WINDOW = 10
 """Round trips of which the shortest is believed."""
 MILLION = 1e6
+DRIFT_PPM = 200.0
+"""A clock that drifts faster is worth a word: 0.7 s an hour. Quartz is good for 50."""
 
 
 class RoundTrip(NamedTuple):
@@ -77,6 +79,11 @@ class ClockOffset:
         if first is None or best is None or best.middle_ns - first.middle_ns < 60_000_000_000:
             return None
         return (best.offset_ns - first.offset_ns) / (best.middle_ns - first.middle_ns) * MILLION
+
+    @property
+    def drifts(self) -> bool:
+        """Whether it drifts so fast that a person should know."""
+        return abs(self.drift_ppm or 0.0) > DRIFT_PPM
 
     def words(self) -> str:
         """For people."""

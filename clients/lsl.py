@@ -41,6 +41,8 @@ OPEN_S = 5.0
 SILENT_S = 5.0
 """Without a sample for so long it is asked whether the stream is still there."""
 CORRECT_EVERY_S = 5.0
+DRIFT_S = 0.005
+"""A time correction that changed by more since the last one is counted."""
 BUFFER_S = 60
 MOST = 1024
 
@@ -220,7 +222,10 @@ class Lsl:
                 continue
             heard_s = now_s
             if now_s - corrected_s > CORRECT_EVERY_S:
-                self._correction_s, corrected_s = inlet.time_correction(timeout=OPEN_S), now_s
+                before_s, corrected_s = self._correction_s or 0.0, now_s
+                self._correction_s = float(inlet.time_correction(timeout=OPEN_S))
+                if abs(self._correction_s - before_s) > DRIFT_S:
+                    feed.count("clock_drift")
             more, stamps = inlet.pull_chunk(timeout=0.0, max_samples=MOST)
             rows = zip([first, *more], [stamp, *stamps], strict=True)
             feed.gaze(sample for row in rows if (sample := self._sample(*row, layout, feed)) is not None)

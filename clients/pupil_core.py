@@ -168,7 +168,7 @@ class PupilCore:
 
     def _watch(self, remote: Remote, feed: Feed, stop: threading.Event) -> None:
         """Find the backbone, and again whenever it is another one; follow the clock."""
-        port, last_ns, away = None, None, False
+        port, last_ns, away, drifting = None, None, False, False
         while not stop.is_set():
             try:
                 found, trip = remote.sub_port(), remote.time()
@@ -176,6 +176,12 @@ class PupilCore:
                     self._meet(remote, feed, found)
                 port, last_ns = found, trip.told_ns
                 self.clock.add(trip)
+                if self.clock.drifts and not drifting:
+                    feed.count("clock_drift")
+                    feed.say(
+                        f"{self.words()}: fixations have Capture's time, so only a camera of ours is matched worse"
+                    )
+                drifting = self.clock.drifts
                 if away:
                     feed.say(f"Pupil Capture at {self._address} is there")
                 away = False

@@ -169,6 +169,7 @@ def test_drift_is_told_after_a_minute() -> None:
         assert (clock.drift_ppm is None) == (second < 69)
     assert clock.drift_ppm == pytest.approx(50.0, abs=0.1)
     assert "drifting +50 ppm" in clock.words()
+    assert not clock.drifts
     clock.reset()
     assert clock.words() == "clock unknown"
 

@@ -55,7 +55,7 @@ class Bench:
     def begin(self) -> None:
         """Let the pipeline know where the time is, as it would by and by: what lies ahead of it is kept."""
         self.lose(-8 * MS, 0)
-        wait_until(lambda: not self.feed._items, 30, "the loop to begin")
+        wait_until(lambda: self.feed.shown._passed_ns is not None, 30, "the loop to begin")
 
     def look(self, from_ns: int, to_ns: int, x: float, y: float) -> None:
         self.feed.gaze(Sample(time_ns, x, y) for time_ns in range(from_ns, to_ns, 4 * MS))

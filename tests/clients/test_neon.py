@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,19 +78,21 @@ def test_bytes_of_the_device_become_fixations_on_their_frames(peer: Peer, tmp_pa
     session, feed, stop = Session(settings, "neon", finite=False), Feed(), threading.Event()
     feed.lens((WIDTH, HEIGHT), (FOCAL_PX, FOCAL_PX))
 
+    begun_s = time.monotonic()
+
     async def played(url: str) -> AsyncIterator[Any]:
+        """At four times the pace."""
         items = {"frames": frames_of, "gaze": gaze_of, "events": events_of}[url](viewer)
-        for at, item in enumerate(items):
+        for item in items:
+            told_s = item.rtp_ts_unix_seconds if url == "events" else item.timestamp_unix_seconds
+            await asyncio.sleep(max(0.0, begun_s + (told_s - EPOCH_S) / 4 - time.monotonic()))
             yield item
-            if at % 20 == 0:
-                await asyncio.sleep(0)
         while True:
             await asyncio.sleep(0.05)
 
     wanted = [(played, "frames", take_frame), (played, "gaze", take_gaze)]
     wanted += [(played, "events", take_event)] if theirs else []
     source = Neon("127.0.0.1", theirs=theirs)
-    # All of it comes at once, so the frames are long gone when a fixation ends, unless they are held.
     receiving = threading.Thread(target=lambda: asyncio.run(source.follow(wanted, feed, stop)))
     with session.sender(recording=False) as sender, Progress("neon", None) as progress:
         live = Live(session, sender, progress, feed, Optics(), DetectorSettings(), theirs=theirs)
