@@ -25,7 +25,7 @@ UInt8 = NDArray[np.uint8]
 
 SPAN_NS = 3 * SECOND_NS
 """Frames are kept for so long behind the gaze that was looked at last."""
-MAX_NS = 60 * SECOND_NS
+MAX_NS = 20 * SECOND_NS
 MAX_BYTES = 192 << 20
 JUMP_NS = SECOND_NS
 """A frame older than the newest by more than this: the clock was set back. By less: it was late."""
@@ -202,8 +202,9 @@ class FrameBuffer:
 
     def _trim(self) -> None:
         newest_ns = self._times[-1]
-        behind_ns = newest_ns if self._passed_ns is None else min(newest_ns, self._passed_ns)
-        first_ns = max(behind_ns - self._span_ns, newest_ns - self._max_ns)
+        first_ns = newest_ns - self._max_ns
+        if self._passed_ns is not None:
+            first_ns = max(first_ns, min(newest_ns, self._passed_ns) - self._span_ns)
         while len(self._times) > 1 and (self._times[0] < first_ns or self._bytes > self._max_bytes):
             self._bytes -= self._frames.pop(self._times.pop(0)).held_bytes
 

@@ -59,7 +59,7 @@ def test_what_is_wrong_with_frames_is_counted() -> None:
 
 def test_frames_are_bounded_in_time_and_in_bytes() -> None:
     times = [index * PERIOD for index in range(1000)]
-    assert len(filled(times, span_ns=30 * PERIOD)) == 31
+    assert len(filled(times, max_ns=30 * PERIOD)) == 31
     assert len(filled(times, max_bytes=100)) == 10
 
 
@@ -77,7 +77,7 @@ def test_frames_wait_for_a_pipeline_that_is_late_but_not_for_ever() -> None:
 
 
 def test_the_frame_of_an_onset_is_held_however_long_the_eye_stays() -> None:
-    buffer = FrameBuffer(span_ns=10 * PERIOD)
+    buffer = FrameBuffer(max_ns=10 * PERIOD)
     buffer.push(frame(0))
     buffer.hold(PERIOD + 2 * MS)
     assert not buffer.ready(PERIOD + 2 * MS)

@@ -78,6 +78,7 @@ def test_bytes_of_the_device_become_fixations_on_their_frames(peer: Peer, tmp_pa
     session, feed, stop = Session(settings, "neon", finite=False), Feed(), threading.Event()
     feed.lens((WIDTH, HEIGHT), (FOCAL_PX, FOCAL_PX))
 
+    source = Neon("127.0.0.1", theirs=theirs)
     begun_s = time.monotonic()
 
     async def played(url: str) -> AsyncIterator[Any]:
@@ -92,7 +93,6 @@ def test_bytes_of_the_device_become_fixations_on_their_frames(peer: Peer, tmp_pa
 
     wanted = [(played, "frames", take_frame), (played, "gaze", take_gaze)]
     wanted += [(played, "events", take_event)] if theirs else []
-    source = Neon("127.0.0.1", theirs=theirs)
     receiving = threading.Thread(target=lambda: asyncio.run(source.follow(wanted, feed, stop)))
     with session.sender(recording=False) as sender, Progress("neon", None) as progress:
         live = Live(session, sender, progress, feed, Optics(), DetectorSettings(), theirs=theirs)
