@@ -81,7 +81,10 @@ def send_all(address: str, order: Order, *, ahead: int = 2 * mortal.HOLD_BACK) -
             begun[name] = client.expect("welcome", limit_s=WAIT_S)["next_seq"]
         todo = [(name, number) for name, number in order if number >= begun[name]]
         last = {name: max(number for other, number in order if other == name) for name in mortal.STREAMS}
-        learned = {name: begun[name] - 1 for name in mortal.STREAMS}
+        learned = dict.fromkeys(mortal.STREAMS, -1)
+        for name, seq in begun.items():
+            if seq:  # offered again, the last one it holds is answered by how far it has learned
+                client.send("fixation", body(name, seq - 1, seq - 1), mortal.patch_of(name, seq - 1).tobytes())
         sent = done = 0
         while done < len(todo) or any(learned[name] < last[name] for name in learned):
             while sent < len(todo) and sent - done < ahead:

@@ -127,7 +127,8 @@ def test_syncs_and_writes_that_fail_now_and_then(whole: Whole, tmp_path: Path) -
         failures = worker.failures()
         print(f"{len(refused)} refused; made to fail: {sorted(failures)}")
         calls = {call for call, _ in failures}
-        assert calls == {"fdatasync", "pwrite64", "fsync", "rename", "ftruncate"}
+        # How many checkpoints there are, and so which of their calls it hits, hangs on how fast the machine is.
+        assert {"fdatasync", "pwrite64", "fsync"} <= calls <= {"fdatasync", "pwrite64", "fsync", "rename", "ftruncate"}
     assert faults_of(home.data_dir).said() == []
     begun = len(effects)
     effects += trace.read(worker.record, root)
