@@ -83,8 +83,8 @@ class Format:
     read: Callable[[Path, Asked], Recorded]
     video: Callable[[Path], OwnVideo | None] = _no_video
     geometry: str = (
-        "measure the picture on the screen and the eye's distance to it, and give --screen-mm WxH and --distance-mm D; "
-        "or give --px-per-degree X, the pixels of the video in one degree at its centre"
+        "give --px-per-degree X, the pixels of the video in one degree at its centre; or measure the picture on the "
+        "screen and the eye's distance to it, and give --screen-mm WxH and --distance-mm D"
     )
 
 
