@@ -112,11 +112,11 @@ def candidates() -> Iterator[Candidate]:
         ("savitzky_golay", {"window_length": 11, "polyorder": 2}),
         ("savitzky_golay", {"window_length": 21, "polyorder": 2}),
     )
-    limits = (20.0, 30.0, 35.0, 40.0, 50.0, 60.0, 80.0, 100.0)
+    limits = (20.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 70.0, 80.0, 100.0)
     for (way, options), limit, shortest in itertools.product(ways, limits, (40, 60, 80)):
         words = f"{limit:g} deg/s by {way}{options.get('window_length', '')}, {shortest} ms"
         yield Candidate("pymovements I-VT", words, _pymovements_ivt(way, options, limit, shortest))
-    for spread, shortest in itertools.product((0.5, 1.0, 1.5, 2.0, 2.5, 3.0), (60, 80, 100)):
+    for spread, shortest in itertools.product((1.0, 2.0, 3.0, 4.0, 5.0), (60, 100, 150, 200)):
         yield Candidate("pymovements I-DT", f"{spread:g} deg, {shortest} ms", _pymovements_idt(spread, shortest))
 
 

@@ -30,7 +30,8 @@ def read(path: Path, asked: Asked) -> Recorded:
     """The export in the folder ``path``."""
     track = _gaze(path / GAZE)
     fixations = placed(track, _fixations(path / FIXATIONS)) if (path / FIXATIONS).is_file() else None
-    frame, why = (None, "") if not asked.own_video else _frame(path, asked.shown_px)
+    needed = asked.own_video and asked.frame is None
+    frame, why = _frame(path, asked.shown_px) if needed else (None, "")
     return Recorded(track, fixations, frame, notes=(f"gaze from {GAZE}, origin bottom left", *([why] if why else [])))
 
 

@@ -104,9 +104,10 @@ def test_a_neon_recording_in_two_videos(tmp_path: Path) -> None:
         frames = [None if frame is None else round(frame.bgr.mean()) for _, frame in recording.fixations()]
     assert [value is not None and value < 110 for value in frames] == [True, True, False, False, False]
     assert frames[2] is None, "nothing was filmed then"
-    assert all(value is not None and value >= 120 for value in frames[3:])
+    assert all(value is not None and value > 110 for value in frames[3:])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that library leaves files open
 def test_the_neon_reader_agrees_with_pupil_labs_own(tmp_path: Path) -> None:
     library = pytest.importorskip("pupil_labs.neon_recording", reason="pupil-labs-neon-recording is not installed")
     made = MAKERS["neon"](tmp_path)
@@ -230,8 +231,9 @@ def test_what_is_missing_is_said(name: str, spoil: Any, kind: type[ClientError],
 
 def test_an_unknown_folder_says_what_is_there(tmp_path: Path) -> None:
     MAKERS["pupil-player"](tmp_path)
-    with pytest.raises(SourceError, match=r"There: 000/; but .*000/exports/000 is one: name that.*gaze_positions.csv"):
-        opened(tmp_path)
+    said = r"There: exports/, world.intrinsics; but .*000/exports/000 is one: name that.*gaze_positions.csv"
+    with pytest.raises(SourceError, match=said):
+        opened(tmp_path / "000")
     (tmp_path / "note.docx").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"There: a file note\.docx of 1 bytes"):
         opened(tmp_path / "note.docx")

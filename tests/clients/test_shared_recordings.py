@@ -39,6 +39,7 @@ def test_neon(recordings: Path) -> None:
     assert sum(frame is not None for frame in shown) == 10, "the video is shorter than the gaze"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that library leaves files open
 def test_neon_as_pupil_labs_read_it(recordings: Path) -> None:
     library = pytest.importorskip("pupil_labs.neon_recording", reason="pupil-labs-neon-recording is not installed")
     theirs = library.open(recordings / "neon")
