@@ -69,6 +69,13 @@ def open_recording(settings: RecordingSettings) -> OpenedRecording:
     form = FORMATS[settings.format] if settings.format else recognise(path)
     if not path.exists():
         raise SourceError(f"recording {path} is not there")
+    try:
+        return _open(path, form, settings)
+    except (NotADirectoryError, IsADirectoryError):
+        raise SourceError(f"{path} is no {form.title}: that is {form.signs}") from None
+
+
+def _open(path: Path, form: Format, settings: RecordingSettings) -> OpenedRecording:
     own = form.video(path) if settings.video is None else None
     if settings.video is None and own is None:
         raise OptionError(f"{path} ({form.title}) is gaze without a picture: say what was looked at with --video FILE")

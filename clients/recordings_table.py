@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clients.errors import SourceError
+from clients.errors import ClientError, SourceError
 from clients.main import main as stream
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recordings.md"
@@ -81,8 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args(argv)
-    common = [f"--ingest={options.ingest}"]
-    rows = [(command, run(options.folder, command, common)) for command in commands(options.folder)]
+    common = [f"--ingest={options.ingest}", "--connect-within=600"]
+    try:
+        rows = [(command, run(options.folder, command, common)) for command in commands(options.folder)]
+    except ClientError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     table = as_markdown(rows)
     sys.stdout.write(table + "\n")
     if options.json:

@@ -229,6 +229,21 @@ def test_what_is_missing_is_said(name: str, spoil: Any, kind: type[ClientError],
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_none_is_refused_by_every_format(name: str, tmp_path: Path) -> None:
+    """--format says what it is, and it is not: an empty folder, noise, an empty file."""
+    picture = tmp_path / "shown.png"
+    picture.write_bytes(MAKERS["table"](tmp_path).path.with_name("board.png").read_bytes())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "noise.tsv.gz").write_bytes(np.random.default_rng(0).bytes(3000))
+    (tmp_path / "empty.csv").write_bytes(b"")
+    for file in ("folder", "noise.tsv.gz", "empty.csv"):
+        for words in ([f"--video={picture}", "--px-per-degree=10"], []):
+            with pytest.raises(ClientError) as refused:
+                opened(tmp_path / file, f"--format={name}", *words)
+            assert file in str(refused.value)
+
+
 def test_an_unknown_folder_says_what_is_there(tmp_path: Path) -> None:
     MAKERS["pupil-player"](tmp_path)
     said = r"There: exports/, world.intrinsics; but .*000/exports/000 is one: name that.*gaze_positions.csv"
