@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clients import andersson, bids, eyelink, neon, neon_export, pupil_player, recording, studyforrest, tobii
+from clients import andersson, bids, eyelink, neon_export, neon_native, pupil_player, recording, studyforrest, tobii
 from clients.errors import SourceError
 from clients.recorded import Format
 
 FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT
-    for module in (pupil_player, neon, neon_export, eyelink, bids, tobii, studyforrest, andersson, recording)
+    for module in (pupil_player, neon_native, neon_export, eyelink, bids, tobii, studyforrest, andersson, recording)
 }
 """By name. The first that fits a path is it: a table of gaze samples comes last, it may be anything."""
 _SHOWN = 12

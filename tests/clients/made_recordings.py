@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 import scipy.io
 
-from clients.neon import EVENT
+from clients.neon_native import EVENT
 from tests.clients.test_patches import checkerboard
 
 PLACES = ((0.5, 0.5), (0.431, 0.517), (0.57, 0.44), (0.45, 0.55), (0.52, 0.48))

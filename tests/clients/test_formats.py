@@ -113,7 +113,7 @@ def test_the_neon_reader_agrees_with_pupil_labs_own(tmp_path: Path) -> None:
     made = MAKERS["neon"](tmp_path)
     (made.path / "info.json").write_text(json.dumps({"app_version": "2.8.1", "gaze_offset": [16.0, 12.0]}))
     theirs = library.open(made.path)
-    from clients.neon import FORMAT, _fixations
+    from clients.neon_native import FORMAT, _fixations
     from clients.recorded import Asked
 
     ours = FORMAT.read(made.path, Asked(RecordingSettings(), (1600, 1200), own_video=True))
