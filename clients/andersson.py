@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clients.errors import SourceError
 from clients.gaze import GazeTrack
+from clients.recorded import Asked, Format, Recorded
 from clients.units import from_screen
 
 FIXATION, SACCADE, OSCILLATION, PURSUIT, BLINK, UNDEFINED = 1, 2, 3, 4, 5, 6
@@ -68,3 +69,15 @@ def _struct(path: Path) -> Any:
         names = ", ".join(name for name in found if not name.startswith("__"))
         raise SourceError(f"gaze file {path} has no struct ETdata; it has: {names or 'nothing'}")
     return found["ETdata"]
+
+
+def _fits(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".mat"
+
+
+def _read(path: Path, asked: Asked) -> Recorded:
+    track = read_andersson(path)
+    return Recorded(track, None, track.frame, notes=track.notes)
+
+
+FORMAT = Format("andersson", "Andersson 2017 .mat", "a file NAME.mat", _fits, _read)

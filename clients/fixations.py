@@ -18,7 +18,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clients.detectors import MS, Classifier, DispersionClassifier, Judged, Point, VelocityClassifier
+from clients.detectors import (
+    MS,
+    Classifier,
+    DispersionClassifier,
+    DispersionSettings,
+    Judged,
+    Point,
+    VelocityClassifier,
+    VelocitySettings,
+)
 from clients.units import FrameSize
 
 Method = Literal["auto", "ivt", "idt"]
@@ -75,6 +84,8 @@ class DetectorSettings:
     """A sample older than the newest by less than this is late and left out; by more, the clock was set back."""
     warm_up: int = 25
     """Samples from which the sampling rate is taken."""
+    velocity: VelocitySettings = field(default_factory=VelocitySettings)
+    dispersion: DispersionSettings = field(default_factory=DispersionSettings)
 
 
 @dataclass
@@ -203,7 +214,11 @@ class Detector:
         self.method = self._settings.method
         if self.method == "auto":
             self.method = "ivt" if 1e9 / self.interval_ns >= SLOWEST_IVT_HZ else "idt"
-        self._classifier = VelocityClassifier() if self.method == "ivt" else DispersionClassifier()
+        self._classifier = (
+            VelocityClassifier(self._settings.velocity)
+            if self.method == "ivt"
+            else DispersionClassifier(self._settings.dispersion)
+        )
         self._last_point_ns = warming[0].time_ns
         finished = []
         for point in warming:

@@ -17,8 +17,11 @@ KINDS = {
 }
 ABOUT_RECORDING = """\
 Finds fixations in recorded gaze, cuts 5 degrees around each from the frame shown at its onset, and sends them, at
-real pace. Streamed again into the same stream, what is there already is recognised and not learned twice.
+real pace. The format of PATH is recognised and said. Streamed again into the same stream, what is there already is
+recognised and not learned twice.
 
+  rjepa stream recording 2024-10-10_09-41-45/                     a Neon recording, or an export with its video
+  rjepa stream recording anna.asc --video film.mp4                gaze on a screen, and what it showed
   rjepa stream recording --video scene.mp4 --gaze gaze.csv --px-per-degree 15.5"""
 ABOUT_SIMULATED = """\
 Looks about a video by saliency and inhibition of return, and sends each fixation, at real pace. Without
@@ -60,20 +63,19 @@ def _recording(settings: RecordingSettings) -> int:
     from clients.session import Session, stream_name
 
     with open_recording(settings) as opened:
-        track, name = opened.track, opened.track.path.stem
-        session = Session(settings, stream_name(name, settings), finite=True)
-        _announce(f"{session.name}: {len(track)} samples, {track.length_s:.1f} s; {'; '.join(track.notes)}")
+        finder = opened.finder
+        session = Session(settings, stream_name(opened.name, settings), finite=not settings.loop)
+        _announce(f"{session.name}: {opened.form.title}, {finder.length_s:.1f} s; {'; '.join(opened.notes)}")
         _announce(f"{session.name}: {opened.video.name}, {_seen(opened.shown_px, opened.size)}")
-        length_s = min(track.length_s, settings.end or track.length_s) - settings.start
+        length_s = min(finder.length_s, settings.end or finder.length_s) - settings.start
         with (
             session.signals(),
             session.sender(recording=True) as sender,
-            Progress(session.name, max(0.1, length_s)) as progress,
+            Progress(session.name, None if settings.loop else max(0.1, length_s)) as progress,
         ):
             held = session.meet(sender, progress)
-            pipeline = Pipeline(sender, opened.size, session.summary, session.stop, sequence=name, patient=True)
-            recording = Recording(track, opened.frames, opened.detector, opened.video_start_ns)
-            recording.play(session, pipeline, sender, progress, held)
+            pipeline = Pipeline(sender, opened.size, session.summary, session.stop, sequence=opened.name, patient=True)
+            Recording(opened, loop=settings.loop).play(session, pipeline, sender, progress, held)
             return session.finish(sender, progress)
 
 

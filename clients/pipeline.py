@@ -40,6 +40,10 @@ class Pipeline:
         self.offered = 0
         """Fixations that went on to the sender."""
 
+    def begin(self, sequence: str) -> None:
+        """The next fixation sent begins a new sequence of this name."""
+        self._sequence = sequence
+
     def take(self, fixation: Fixation, frame: Frame | None, size: FrameSize | None = None) -> bool:
         """Send ``fixation`` as seen on ``frame`` (None: nothing was shown). Whatever is dropped is counted.
 

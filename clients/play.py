@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from clients.errors import SourceError
-from clients.fixations import Detector, Fixation
-from clients.gaze import GazeTrack
+from clients.fixations import Fixation
+from clients.opened import OpenedRecording
 from clients.pace import Pace, parse_speed
 from clients.pipeline import Pipeline
 from clients.progress import Progress
 from clients.sender import Sender
 from clients.session import Session
 from clients.simulated import Observer
-from clients.video import SECOND_NS, Frames
+from clients.video import SECOND_NS
 
 SHOW_EVERY_NS = SECOND_NS // 5
 TOO_MANY = 200
@@ -21,59 +22,54 @@ TOO_MANY = 200
 
 
 class Recording:
-    """A gaze track over its video. ``video_start_ns``: time of the first frame in the gaze's clock."""
+    """A recording over its video, once or (``loop``) until stopped."""
 
-    def __init__(self, track: GazeTrack, frames: Frames, detector: Detector, video_start_ns: int) -> None:
-        self._track = track
-        self._frames = frames
-        self._detector = detector
-        self._video_start_ns = video_start_ns
+    def __init__(self, opened: OpenedRecording, *, loop: bool) -> None:
+        self._opened = opened
+        self._loop = loop
 
     def play(self, session: Session, pipeline: Pipeline, sender: Sender, progress: Progress, held: int) -> None:
         """From --start to --end, or until the stop.
 
         The worker holds the first ``held`` fixations, if this was streamed before: they are passed over without a
-        wait, and the pace begins with the first new one.
+        wait, and the pace begins with the first new one. Raises :class:`SourceError` where a loop shows nothing.
         """
-        settings, first_ns = session.settings, self._track.first_ns
-        begin_ns = first_ns + round(settings.start * SECOND_NS) if settings.start else -math.inf
-        end_ns = math.inf if settings.end is None else first_ns + round(settings.end * SECOND_NS)
+        finder, settings = self._opened.finder, session.settings
+        zero_ns = finder.first_ns + round(settings.start * SECOND_NS)
+        end_ns = math.inf if settings.end is None else finder.first_ns + round(settings.end * SECOND_NS)
+        last_ns = finder.first_ns + round(finder.length_s * SECOND_NS)
         pace = Pace(parse_speed(settings.speed), session.stop)
-        shown_ns, zero_ns = first_ns, first_ns + round(settings.start * SECOND_NS)
-        for sample in self._track.samples():
-            if session.stop.is_set():
-                return
-            now_ns = sample.time_ns
-            if now_ns is not None:
-                if now_ns < begin_ns:
-                    continue
-                if now_ns >= end_ns:
-                    break
-                if pipeline.offered >= held:
-                    pace.wait(now_ns)
-                if now_ns - shown_ns >= SHOW_EVERY_NS:
-                    shown_ns = now_ns
-                    progress.show((now_ns - zero_ns) / SECOND_NS, session.summary, sender.status)
-            for fixation in self._detector.feed(sample):
-                self._take(fixation, pipeline)
-        else:  # where --end cuts it, the last fixation is not over, and its end not known
-            for fixation in self._detector.finish():
-                self._take(fixation, pipeline)
+        shown_ns = later_ns = 0
+        while not session.stop.is_set():
+            before = pipeline.offered
+            for moment in finder.moments(zero_ns if settings.start else -math.inf, end_ns):
+                if session.stop.is_set():
+                    return
+                if moment.time_ns is not None:
+                    now_ns = moment.time_ns + later_ns
+                    if pipeline.offered >= held:
+                        pace.wait(now_ns)
+                    if now_ns - zero_ns - shown_ns >= SHOW_EVERY_NS:
+                        shown_ns = now_ns - zero_ns
+                        progress.show(shown_ns / SECOND_NS, session.summary, sender.status)
+                for fixation in moment.fixations:
+                    pipeline.take(_later(fixation, later_ns), self._opened.shown(fixation))
+            if not self._loop:
+                break
+            if pipeline.offered == before:
+                raise SourceError(f"nothing of {self._opened.name} could be sent: a loop of it would show nothing")
+            later_ns += round(min(last_ns, end_ns)) - zero_ns + SECOND_NS
+            pipeline.begin(self._opened.name)
         self._tell(session, progress)
 
-    def _take(self, fixation: Fixation, pipeline: Pipeline) -> None:
-        pipeline.take(fixation, self._frames.nearest(fixation.onset_ns - self._video_start_ns))
-
     def _tell(self, session: Session, progress: Progress) -> None:
-        detector = self._detector
-        faults = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in detector.counts.faults().items())
-        rate = f"{detector.sampling_hz:.0f} Hz" if detector.sampling_hz else "unknown rate"
-        progress.say(
-            f"gaze: {detector.counts.samples} samples at {rate}, detector {detector.method}; "
-            f"not used: {faults or 'none'}"
-        )
+        progress.say(self._opened.finder.words())
         if session.summary.found == 0:
             progress.say("no fixation was found: is the gaze's unit, --px-per-degree or --min-confidence wrong?")
+
+
+def _later(fixation: Fixation, by_ns: int) -> Fixation:
+    return dataclasses.replace(fixation, onset_ns=fixation.onset_ns + by_ns, end_ns=fixation.end_ns + by_ns)
 
 
 class Simulation:

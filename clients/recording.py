@@ -7,10 +7,8 @@ only; what was decided is told in the track's notes.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +18,13 @@ from numpy.typing import NDArray
 
 from clients.errors import OptionError, SourceError, UnitsUnknown
 from clients.gaze import GazeTrack
+from clients.recorded import Asked, Format, Recorded
+from clients.tables import UNIT_NS, TimeUnit, column, floats, listed, read_rows, times
 from clients.units import FrameSize
 
-TimeUnit = Literal["s", "ms", "us", "ns"]
 GazeUnit = Literal["px", "norm", "deg"]
 Origin = Literal["top", "bottom"]
 
-UNIT_NS: dict[TimeUnit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 WANTED = ("timestamp", "x", "y")
 NAMES = {
     "timestamp": (r"timestamp", r"gaze_timestamp", r"time", r"t", r"recording timestamp", r"time_?stamp.*", r"onset"),
@@ -70,45 +68,26 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
 def read_table(path: Path, options: TableOptions) -> GazeTrack:
     """The gaze track in a CSV or TSV file. Raises :class:`SourceError` that names what was found and wanted."""
-    header, rows = _rows(path)
+    header, rows = read_rows(path)
     columns = _choose(path, header, options.columns)
-    cells = {name: [row[at] if at < len(row) else "" for row in rows] for name, at in columns.items()}
+    cells = {name: column(rows, at) for name, at in columns.items()}
     named = {name: header[at] for name, at in columns.items()}
-    x, y = _floats(cells["x"]), _floats(cells["y"])
+    x, y = floats(cells["x"]), floats(cells["y"])
     lost = (x == 0.0) & (y == 0.0)
     x[lost] = y[lost] = np.nan
     if not np.isfinite(x).any():
         raise SourceError(f"gaze file {path} has no sample with a time and a position: x is never a number but 0")
     time_unit, time_why = _time_unit(path, named["timestamp"], cells["timestamp"], options.time_unit)
-    time_ns, timed = _times(cells["timestamp"], UNIT_NS[time_unit])
+    time_ns, timed = times(cells["timestamp"], UNIT_NS[time_unit])
     gaze_unit, gaze_why = _gaze_unit(path, named, x, y, options.gaze_unit)
     origin: Origin = options.origin or ("bottom" if "norm_pos" in named["y"].lower() else "top")
     x, y = _fractions(path, x, y, gaze_unit, origin, options)
-    confidence = _floats(cells["confidence"]) if "confidence" in cells else np.ones(len(x))
+    confidence = floats(cells["confidence"]) if "confidence" in cells else np.ones(len(x))
     notes = (
         f"time from {named['timestamp']!r} in {time_unit} ({time_why})",
         f"gaze from {named['x']!r}, {named['y']!r} in {gaze_unit} ({gaze_why}), origin {origin} left",
     )
     return GazeTrack(path, time_ns, timed, x, y, confidence, frame=options.frame, notes=notes)
-
-
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and everything below it."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            first = file.readline()
-            if not first.strip():
-                raise SourceError(f"gaze file {path} is empty")
-            delimiter = max(",;\t", key=first.count)
-            file.seek(0)
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-    except OSError as error:
-        raise SourceError(f"gaze file {path} can't be read: {error.strerror}") from None
-    except csv.Error as error:
-        raise SourceError(f"gaze file {path} is no table: {error}") from None
-    if len(rows) < 2:
-        raise SourceError(f"gaze file {path} has a header and no rows")
-    return [name.strip() for name in rows[0]], rows[1:]
 
 
 def _choose(path: Path, header: Sequence[str], named: dict[str, str]) -> dict[str, int]:
@@ -117,7 +96,9 @@ def _choose(path: Path, header: Sequence[str], named: dict[str, str]) -> dict[st
     for what, patterns in NAMES.items():
         if what in named:
             if named[what] not in header:
-                raise SourceError(f"gaze file {path} has no column {named[what]!r} for {what}; it has: {_list(header)}")
+                raise SourceError(
+                    f"gaze file {path} has no column {named[what]!r} for {what}; it has: {listed(header)}"
+                )
             chosen[what] = header.index(named[what])
             continue
         bare = [_UNIT.sub("", name.lower()).strip() for name in header]
@@ -129,43 +110,10 @@ def _choose(path: Path, header: Sequence[str], named: dict[str, str]) -> dict[st
     if missing:
         example = ",".join(f"{what}=NAME" for what in missing)
         raise SourceError(
-            f"gaze file {path} has no column for {' and '.join(missing)}; it has: {_list(header)}. "
+            f"gaze file {path} has no column for {' and '.join(missing)}; it has: {listed(header)}. "
             f"Say which is which with --columns {example}"
         )
     return chosen
-
-
-def _list(header: Iterable[str]) -> str:
-    return ", ".join(name[:40] for name in header)[:400]
-
-
-def _floats(cells: Sequence[str]) -> NDArray[np.float64]:
-    """Numbers, NaN where there is none."""
-    return np.array([_float(cell) for cell in cells], np.float64)
-
-
-def _float(cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def _times(cells: Sequence[str], unit_ns: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Times in ns; whole numbers stay exact. The second array is False where there is none."""
-    times, timed = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_)
-    for at, cell in enumerate(cells):
-        try:
-            time_ns = int(cell) * unit_ns
-        except ValueError:
-            value = _float(cell) * unit_ns
-            if math.isnan(value):
-                continue
-            time_ns = round(value)
-        if abs(time_ns) < 1 << 62:
-            times[at], timed[at] = time_ns, True
-    return times, timed
 
 
 def _told_unit(name: str) -> str | None:
@@ -181,7 +129,7 @@ def _time_unit(path: Path, name: str, cells: Sequence[str], given: TimeUnit | No
     for unit in UNIT_NS:
         if told == unit:
             return unit, "by its name"
-    steps = np.diff(_floats(cells[:10_000]))
+    steps = np.diff(floats(cells[:10_000]))
     steps = steps[np.isfinite(steps) & (steps > 0)]
     interval = float(np.median(steps)) if len(steps) else 0.0
     for unit, unit_ns in UNIT_NS.items():
@@ -235,3 +183,24 @@ def _fractions(
         sign = -1.0 if origin == "bottom" else 1.0
         return x / options.frame.width_deg + 0.5, sign * y / options.frame.height_deg + 0.5
     return (x, 1.0 - y) if origin == "bottom" else (x, y)
+
+
+def _fits(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".txt")
+
+
+def _read(path: Path, asked: Asked) -> Recorded:
+    settings = asked.settings
+    options = TableOptions(
+        columns=parse_columns(settings.columns),
+        time_unit=settings.time_unit,
+        gaze_unit=settings.gaze_unit,
+        origin=settings.origin,
+        size_px=asked.gaze_px or asked.shown_px,
+        frame=asked.frame,
+    )
+    track = read_table(path, options)
+    return Recorded(track, notes=track.notes)
+
+
+FORMAT = Format("table", "table of gaze samples", "a .csv, .tsv or .txt with a header", _fits, _read)

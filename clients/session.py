@@ -36,7 +36,7 @@ class Session:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def sender(self, *, recording: bool) -> Sender:
-        """The stream's sender. A stream that has its end before it begins holds back for the live ones."""
+        """The stream's sender. What was recorded, or has its end before it begins, holds back for the live ones."""
         return Sender(
             self.settings.ingest,
             self.name,
@@ -44,7 +44,7 @@ class Session:
             key_file=self.settings.key,
             recording=recording,
             finite=self.finite,
-            hold_back=32 if self.finite else None,
+            hold_back=32 if self.finite or recording else None,
         )
 
     def meet(self, sender: Sender, progress: Progress) -> int:
@@ -61,7 +61,7 @@ class Session:
             if waited_s > HINT_AFTER_S and not hinted:
                 hinted = True
                 progress.say(f"no answer from {sender.address} yet: is `rjepa serve` running there? Still trying")
-            if waited_s > self.settings.connect_within:
+            if waited_s > self.settings.connect_within and self.finite:
                 raise WorkerUnreachable(
                     f"no worker answered at {sender.address} in {waited_s:.0f} s: start one there (rjepa serve), or "
                     "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key FILE"

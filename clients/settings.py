@@ -70,15 +70,25 @@ class StreamSettings(BaseModel):
         return value
 
 
+RecordingFormat = Literal[
+    "pupil-player", "neon", "neon-export", "eyelink", "bids", "tobii", "studyforrest", "andersson", "table"
+]
+"""The formats of recordings, as clients/formats.py reads them."""
+
+
 class RecordingSettings(StreamSettings):
     """Options of ``rjepa stream recording``."""
 
     path: Annotated[Path | None, Field(json_schema_extra={"positional": True, "metavar": "PATH"})] = None
-    """The recording; or give its parts with --video and --gaze."""
+    """The recording, a file or a folder; or give its parts with --video and --gaze."""
+    format: RecordingFormat | None = None
+    """Read it as this format; without it, the format is recognised."""
     video: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
-    """What was looked at: a video, or a picture."""
+    """What was looked at: a video, or a picture; without it, the recording's own video."""
     gaze: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
-    """Gaze samples: a table (.csv, .tsv, .txt) with a header, or an Andersson 2017 .mat file."""
+    """Gaze without its video: the same as PATH."""
+    eye: Literal["left", "right"] | None = None
+    """Which eye, where both were recorded apart; without it, the one that was lost less often."""
     columns: Annotated[str | None, Field(json_schema_extra={"metavar": "timestamp=A,x=B,y=C"})] = None
     """Columns of the table by name, with confidence=D if there is one; without it, by the header's usual names."""
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
@@ -91,12 +101,18 @@ class RecordingSettings(StreamSettings):
     """Whether y counts down from the top left or up from the bottom left; without it, bottom for norm_pos, else top."""
     video_start: Annotated[float | None, Field(json_schema_extra={"metavar": "S"})] = None
     """Time of the video's first frame in the gaze's clock, in seconds; without it, that of the first sample."""
+    video_message: Annotated[str | None, Field(json_schema_extra={"metavar": "TEXT"})] = None
+    """The video began at the first message with TEXT in it, that the experiment put into the recording."""
+    video_loop: bool = False
+    """Begin the video again at its end, under gaze that goes on."""
+    loop: bool = False
+    """Begin the recording again at its end, as a new sequence, until stopped."""
     screen_mm: Annotated[str | None, Field(json_schema_extra={"metavar": "WxH"})] = None
     """Size of the picture as it was shown on the screen, in mm; with --distance-mm, instead of --px-per-degree."""
     distance_mm: Annotated[float | None, Field(gt=0.0, json_schema_extra={"metavar": "D"})] = None
     """Distance from the eye to the screen, in mm."""
-    detector: Literal["auto", "ivt", "idt"] = "auto"
-    """How fixations are found: by velocity, by dispersion, or by what suits the sampling rate (ivt from 100 Hz)."""
+    detector: Literal["auto", "ivt", "idt", "tracker"] = "auto"
+    """How fixations are found: by velocity, dispersion, what suits the sampling rate, or as the tracker found them."""
     min_confidence: Annotated[float, Field(ge=0.0, le=1.0, json_schema_extra={"metavar": "C"})] = 0.6
     """Samples less confident than C count as lost."""
 

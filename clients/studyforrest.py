@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import SourceError
+from clients.fixations import Fixation
+from clients.recorded import Asked, Format, Recorded
+from clients.tables import header_of
 from clients.units import FrameSize
 
 FILM_WIDTH_PX, FILM_HEIGHT_PX = 1280.0, 546.0
 FILM = FrameSize(23.75, 10.13)
-FIXATION = "FIXA"
+FIXATION, PURSUIT = "FIXA", "PURS"
 _PATTERN = "*_events.tsv"
 _COLUMNS = ("onset", "duration", "label", "start_x", "start_y", "end_x", "end_y")
 _BETWEEN_RUNS_NS = 1_000_000_000
@@ -53,7 +56,7 @@ def read_scanpath(path: Path) -> Scanpath:
     begun_ns = 0
     for run, table in enumerate(tables):
         last_ns = 0
-        for onset_s, duration_s, x, y in _fixations(table):
+        for onset_s, duration_s, x, y, _ in _fixations(table, (FIXATION,)):
             onset_ns, duration_ns = round(onset_s * 1e9), round(duration_s * 1e9)
             rows.append((run, begun_ns + onset_ns, duration_ns, x / FILM_WIDTH_PX, y / FILM_HEIGHT_PX))
             last_ns = onset_ns + duration_ns
@@ -70,8 +73,37 @@ def read_scanpath(path: Path) -> Scanpath:
     )
 
 
-def _fixations(table: Path) -> Iterator[tuple[float, float, float, float]]:
-    """Onset and duration (s) and the middle (px) of each fixation."""
+def read(path: Path, asked: Asked) -> Recorded:
+    """The fixations and pursuits of one table, or of a folder of them, one run after the other: there are no samples.
+
+    A pursuit is taken where it began.
+    """
+    tables = sorted(path.glob(_PATTERN)) if path.is_dir() else [path]
+    found: list[Fixation] = []
+    pursuits = begun_ns = 0
+    for table in tables:
+        last_ns = 0
+        for onset_s, duration_s, x, y, label in _fixations(table, (FIXATION, PURSUIT)):
+            onset_ns, last_ns = round(onset_s * 1e9), round((onset_s + duration_s) * 1e9)
+            begin_ns, end_ns = begun_ns + onset_ns, begun_ns + last_ns
+            found.append(Fixation(begin_ns, end_ns, x / FILM_WIDTH_PX, y / FILM_HEIGHT_PX))
+            pursuits += label == PURSUIT
+        begun_ns += last_ns + _BETWEEN_RUNS_NS
+    if not found:
+        raise SourceError(f"{path}: no row is labelled {FIXATION} or {PURSUIT}")
+    notes = (
+        f"{len(found) - pursuits} fixations and {pursuits} pursuits in {len(tables)} runs, of a film of 1280 x 546 px",
+    )
+    return Recorded(fixations=tuple(found), frame=FILM, notes=notes)
+
+
+def _fits(path: Path) -> bool:
+    table = next(iter(sorted(path.glob(_PATTERN))), None) if path.is_dir() else path
+    return table is not None and table.is_file() and set(_COLUMNS) <= set(header_of(table).split("\t"))
+
+
+def _fixations(table: Path, labels: tuple[str, ...]) -> Iterator[tuple[float, float, float, float, str]]:
+    """Onset and duration (s), place (px) and label of each event: a fixation's middle, a pursuit's beginning."""
     try:
         with table.open(newline="") as file:
             reader = csv.DictReader(file, delimiter="\t")
@@ -79,8 +111,8 @@ def _fixations(table: Path) -> Iterator[tuple[float, float, float, float]]:
             if missing:
                 raise SourceError(f"{table}: column {missing[0]} is missing; this is no table of eye-movement events")
             for line, row in enumerate(reader, start=2):
-                if row["label"] == FIXATION:
-                    yield _numbers(row, table, line)
+                if row["label"] in labels:
+                    yield *_numbers(row, table, line), row["label"]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{table} can't be read: {error}") from None
 
@@ -90,7 +122,17 @@ def _numbers(row: dict[str, str], table: Path, line: int) -> tuple[float, float,
         onset, duration, x0, y0, x1, y1 = (float(row[name]) for name in _COLUMNS if name != "label")
     except (TypeError, ValueError):
         raise SourceError(f"{table}, line {line}: a number is missing or is none") from None
-    found = (onset, duration, (x0 + x1) / 2, (y0 + y1) / 2)
+    x, y = (x0, y0) if row["label"] == PURSUIT else ((x0 + x1) / 2, (y0 + y1) / 2)
+    found = (onset, duration, x, y)
     if not all(math.isfinite(value) for value in found) or onset < 0 or duration < 0:
         raise SourceError(f"{table}, line {line}: times must be finite and not negative")
     return found
+
+
+FORMAT = Format(
+    "studyforrest",
+    "studyforrest event tables",
+    "a .tsv with onset, duration, label, start_x, start_y, end_x and end_y, or a folder of *_events.tsv",
+    _fits,
+    read,
+)

@@ -57,6 +57,17 @@ def from_px_per_degree(width_px: int, height_px: int, across: float, down: float
     return FrameSize(width_px / across, height_px / down)
 
 
+def from_camera(width_px: float, height_px: float, across_px: float, down_px: float) -> FrameSize:
+    """The degrees of a frame of ``width_px`` x ``height_px`` by the camera's focal lengths in pixels.
+
+    As everywhere, those at the centre are taken as constant: one degree there covers 2 f tan(0.5 deg).
+    """
+    if not all(math.isfinite(v) and v > 0 for v in (across_px, down_px)):
+        raise OptionError(f"focal lengths of {across_px:g} x {down_px:g} px: both must be positive")
+    degree = 2.0 * math.tan(math.radians(0.5))
+    return FrameSize(width_px / (across_px * degree), height_px / (down_px * degree))
+
+
 def parse_pair(text: str, option: str) -> tuple[float, float | None]:
     """Read ``A`` or ``AxB`` (such as ``31.5x29.9``) as two positive numbers; B is None if it is not there.
 

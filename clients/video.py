@@ -79,6 +79,11 @@ class Video:
         """Time from one frame to the next, by the file's own rate."""
         return round(SECOND_NS / self._rate)
 
+    @property
+    def last_ns(self) -> int:
+        """Time of the last frame read so far; of the video's last once :meth:`nearest` gave None beyond it."""
+        return self._last_ns
+
     def nearest(self, time_ns: int) -> Frame | None:
         """See :class:`Frames`."""
         if time_ns < -(self.period_ns // 2):
@@ -156,6 +161,53 @@ class Video:
         self._read += 1
         self._last_ns = time_ns
         return Frame(time_ns, bgr)
+
+
+class Chain:
+    """Videos that follow one another. ``parts``: (time of the first frame, video) each, in order; the times count
+    from the first one's."""
+
+    def __init__(self, parts: Sequence[tuple[int, Video]]) -> None:
+        self._parts = [(begin_ns - parts[0][0], video) for begin_ns, video in parts]
+        first = parts[0][1]
+        self.height_px, self.width_px = first.height_px, first.width_px
+
+    def nearest(self, time_ns: int) -> Frame | None:
+        """See :class:`Frames`."""
+        for begin_ns, video in reversed(self._parts):
+            frame = video.nearest(time_ns - begin_ns)
+            if frame is not None:
+                return Frame(frame.time_ns + begin_ns, frame.bgr)
+        return None
+
+    def close(self) -> None:
+        """See :class:`Frames`."""
+        for _, video in self._parts:
+            video.close()
+
+
+class Looped:
+    """A video that begins again at its end."""
+
+    def __init__(self, video: Video) -> None:
+        self._video = video
+        self._length_ns: int | None = None
+        self.height_px, self.width_px = video.height_px, video.width_px
+
+    def nearest(self, time_ns: int) -> Frame | None:
+        """See :class:`Frames`."""
+        if self._length_ns is None:
+            frame = self._video.nearest(time_ns)
+            if frame is not None or time_ns < 0:
+                return frame
+            self._length_ns = self._video.last_ns + self._video.period_ns
+        passed = time_ns // self._length_ns * self._length_ns
+        frame = self._video.nearest(time_ns - passed)
+        return None if frame is None else Frame(frame.time_ns + passed, frame.bgr)
+
+    def close(self) -> None:
+        """See :class:`Frames`."""
+        self._video.close()
 
 
 class Picture:

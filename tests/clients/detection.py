@@ -1,79 +1,15 @@
-"""How well events agree with an expert's: F1 by overlap, Cohen's kappa by sample. And gaze with known events."""
+"""Gaze with known events."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from clients.agreement import Events
 from clients.fixations import Detector, DetectorSettings, Fixation, Sample
 from clients.units import FrameSize
 
-Events = list[tuple[int, int]]
-"""First and last time of each, in ns."""
-
 FRAME = FrameSize(30.0, 20.0)
 MS = 1_000_000
-
-
-@dataclass
-class Agreement:
-    """Summed over recordings."""
-
-    expert: int = 0
-    found: int = 0
-    matched: int = 0
-    matched_half: int = 0
-    """Matched with an intersection over union above one half."""
-    table: np.ndarray = None  # type: ignore[assignment]
-    onset_errors_ms: list[float] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.table = np.zeros((2, 2))
-        self.onset_errors_ms = []
-
-    def add(self, expert: Events, found: Events, times_ns: np.ndarray) -> None:
-        self.expert += len(expert)
-        self.found += len(found)
-        free = dict(enumerate(found))
-        for begin, end in expert:
-            overlaps = {at: min(end, e) - max(begin, b) for at, (b, e) in free.items()}
-            best = max(overlaps, key=lambda at: overlaps[at], default=None)
-            if best is not None and overlaps[best] >= 0:
-                b, e = free.pop(best)
-                self.matched += 1
-                self.matched_half += overlaps[best] > 0.5 * (max(end, e) - min(begin, b))
-                self.onset_errors_ms.append(abs(b - begin) / MS)
-        here, there = _mask(expert, times_ns), _mask(found, times_ns)
-        np.add.at(self.table, (here.astype(int), there.astype(int)), 1)
-
-    @property
-    def f1(self) -> float:
-        return 2 * self.matched / (self.expert + self.found)
-
-    @property
-    def f1_half(self) -> float:
-        return 2 * self.matched_half / (self.expert + self.found)
-
-    @property
-    def kappa(self) -> float:
-        total = self.table.sum()
-        agreed = np.trace(self.table) / total
-        chance = (self.table.sum(0) * self.table.sum(1)).sum() / total**2
-        return float((agreed - chance) / (1 - chance))
-
-
-def _mask(events: Events, times_ns: np.ndarray) -> np.ndarray:
-    inside = np.zeros(len(times_ns), bool)
-    for begin, end in events:
-        inside |= (times_ns >= begin) & (times_ns <= end)
-    return inside
-
-
-def expert_events(times_ns: np.ndarray, labels: np.ndarray, which: tuple[int, ...] = (1, 4)) -> Events:
-    """Stretches of samples with these labels, fixations and pursuits by default."""
-    edges = np.flatnonzero(np.diff(np.r_[0, np.isin(labels, which).astype(int), 0]))
-    return [(int(times_ns[a]), int(times_ns[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def feed(detector: Detector, samples: list[Sample]) -> list[tuple[int, Fixation]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clients.agreement import Agreement, expert_events
 from clients.andersson import read_andersson, read_labels
 from clients.detectors import DispersionClassifier, Point, VelocityClassifier
 from clients.fixations import Detector, DetectorSettings, Fixation, Sample
-from tests.clients.detection import FRAME, MS, Agreement, Gaze, detect, expert_events, feed
+from tests.clients.detection import FRAME, MS, Gaze, detect, feed
 
 
 def agreement(recordings: Path, *, every: int = 1, method: str = "auto") -> tuple[Agreement, set[str], list[float]]:
