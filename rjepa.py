@@ -80,13 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         module = importlib.import_module(COMMANDS[command][0])
-    except ModuleNotFoundError as error:
+        return int(module.main(words if command in TAKES_ITS_WORD else rest))
+    except ModuleNotFoundError as error:  # some are imported late
         if error.name is None or error.name.split(".")[0] in ("clients", "model", "service"):
             raise
         print(f"rjepa {command}: {error.name} is not installed; {_extra_of(command)}", file=sys.stderr)
         return EXIT_FAILED
-    try:
-        return int(module.main(words if command in TAKES_ITS_WORD else rest))
     except KeyboardInterrupt:
         print(f"rjepa {command}: interrupted", file=sys.stderr)
         return 130

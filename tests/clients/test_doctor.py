@@ -6,12 +6,15 @@ import json
 import re
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import clients.doctor
+from clients.camera_probe import CamerasSeen
 from clients.capture_probe import ask_capture
 from clients.connection import read_keys
 from clients.doctor import EXTRAS
@@ -167,6 +170,26 @@ def test_capture_with_something_amiss(options: dict[str, object], what: str, tol
     assert finding.state is State.TROUBLE
     assert told in finding.told
     assert remedy in str(finding.remedy)
+
+
+def test_a_capture_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        seen = ask_capture(f"127.0.0.1:{silent.getsockname()[1]}", None, 0.3)
+    assert [one.state for one in seen.findings] == [State.ABSENT]
+
+
+def test_a_probe_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A driver that never returns costs its time limit, and the rest is told all the same."""
+    let_go = threading.Event()
+    monkeypatch.setattr(clients.doctor, "GRACE_S", 0.0)
+    monkeypatch.setattr(clients.doctor, "ask_cameras", lambda count: let_go.wait(60) and CamerasSeen([]))
+    try:
+        code, told = doctor(capsys)
+    finally:
+        let_go.set()
+    assert code == 4
+    assert "not done in time" in line(told, "camera")
+    assert line(told, "extras")
 
 
 @pytest.mark.parametrize("coded", ["bgr", "gray"])

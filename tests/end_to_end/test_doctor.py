@@ -13,12 +13,13 @@ import cv2
 from clients.sender import Sender
 from service.control import ControlClient
 from tests.clients.fake_capture import capturing
-from tests.helpers import ROOT, environment, free_port, patches, run_rjepa, start_rjepa, wait_until
+from tests.end_to_end.workers import working
+from tests.helpers import ROOT, environment, free_port, patches, run_rjepa
 
 BLOCKED = ["torch", "torchvision", "fastapi", "uvicorn", "scipy", "model", "service"]
 
 
-def doctor(*words: object, limit_s: float = 60.0) -> tuple[int, str]:
+def doctor(*words: object, limit_s: float = 120.0) -> tuple[int, str]:
     """Run as a process in which nothing of the learning machine can be imported."""
     script = f"import sys\nfor name in {BLOCKED!r}: sys.modules[name] = None\nimport rjepa\nsys.exit(rjepa.main())"
     done = subprocess.run(
@@ -47,15 +48,10 @@ def test_at_a_worker_with_keys(data_dir: Path, tmp_path: Path) -> None:
         words = ("--streams", "anna*", "--ingest", address, "--data-dir", where, "--out", pairs[name])
         made = run_rjepa("pair", name, *words)
         assert made.returncode == 0, made.stderr
-    ports = ("--ingest", address, "--publish", f"tcp://127.0.0.1:{free_port()}")
-    with (
-        start_rjepa("worker", "--data-dir", data_dir, "--weights", "random", *ports, logs=tmp_path / "logs") as worker,
-        capturing() as capture,
-    ):
-        wait_until(lambda: (data_dir / "control.sock").exists() or not worker.alive(), 120, "the worker")
+    with working(data_dir, tmp_path / "logs", address) as worker, capturing() as capture:
         spool = tmp_path / "spool"
         with Sender(address, "anna-1", spool_dir=spool, key_file=pairs["anna"]) as sender:
-            assert sender.wait_welcome(120) == 0
+            assert sender.wait_welcome(60) == 0
             before = status(data_dir)
             picture = tmp_path / "seen.png"
             words = (f"--pair={pairs['anna']}", "--stream=anna-1", f"--capture={capture.where}", f"--picture={picture}")
@@ -77,7 +73,7 @@ def test_at_a_worker_with_keys(data_dir: Path, tmp_path: Path) -> None:
             assert status(data_dir)["owners"] == before["owners"], "nothing was claimed or moved"
             sender.offer(onset_s=0.0, duration_s=0.2, gaze=(0.5, 0.5), patch=patches(1)[0])
             assert sender.flush(timeout_s=60), "the stream's owner is still its owner"
-        assert worker.terminate(60) == 0
+        assert worker.process.terminate(60) == 0
     code, told = doctor(f"--pair={pairs['anna']}")
     assert code == 4
     assert "nothing listens" in told
