@@ -103,3 +103,14 @@ def test_a_source_can_be_used_from_a_path_with_spaces(tmp_path: Path) -> None:
 
     Spool(tmp_path / "Program Files" / "spöol", "s1").close()
     assert (tmp_path / "Program Files" / "spöol" / "spool.db").exists()
+
+
+def test_a_command_without_its_extra_says_which(tmp_path: Path) -> None:
+    """Also where what is missing is imported late, long after the command's own module."""
+    told = run(
+        f"import contextlib, io, sys\nfor name in {NO_PART_OF_A_CLIENT[:2]!r}: sys.modules[name] = None\nimport rjepa\n"
+        "with contextlib.redirect_stderr(io.StringIO()) as told:\n"
+        f"    code = rjepa.main(['worker', '--weights=random', '--data-dir={tmp_path}'])\n"
+        "print(code, told.getvalue())"
+    )
+    assert told.split() == ["1", *"rjepa worker: torch is not installed; pip install 'rjepa[service]'".split()]
