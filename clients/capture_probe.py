@@ -7,6 +7,7 @@ msgpack, raw bytes. Its clock is in monotonic seconds from an arbitrary moment.
 from __future__ import annotations
 
 import importlib
+import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ SURE = 0.6
 CORE_PX_PER_DEGREE = {(1280, 720): 13.9, (640, 480): 6.9}
 """At the centre of Pupil Core's world camera with its wide lens."""
 WHAT, CLOCK, GAZE, WORLD = "pupil capture", "  its clock", "  its gaze", "  its frames"
+START_IT = "start Pupil Capture (its menu Network API shows the port), or name it with --capture HOST:PORT"
 PUBLISHER = "in Capture, turn on the plugin Frame Publisher, with format JPEG or BGR"
 
 
@@ -56,11 +58,15 @@ class _Heard:
 
 def ask_capture(where: str, scale: Scale | None, limit_s: float) -> CaptureSeen:
     """Ask the Capture at ``where`` (HOST:PORT). ``scale``: px/deg of its frame, where an option gives them."""
-    host = where.rpartition(":")[0]
+    host, _, port_text = where.rpartition(":")
+    if not host or not port_text.isdigit():
+        return CaptureSeen([Finding(WHAT, State.TROUBLE, f"{where!r} is no address", "give it as HOST:PORT")])
     try:
         msgpack: Any = importlib.import_module("msgpack")
     except ModuleNotFoundError:
         return CaptureSeen([Finding(WHAT, State.TROUBLE, "msgpack is not installed", "pip install rjepa")])
+    if not _listens(host.strip("[]"), int(port_text), limit_s):
+        return CaptureSeen([Finding(WHAT, State.ABSENT, f"nothing listens at {where}", START_IT)])
     with zmq.Context() as context, context.socket(zmq.REQ) as remote:
         remote.linger = 0
         try:
@@ -71,8 +77,7 @@ def ask_capture(where: str, scale: Scale | None, limit_s: float) -> CaptureSeen:
         except (zmq.ZMQError, ValueError) as error:
             return CaptureSeen([Finding(WHAT, State.TROUBLE, f"{where}: {error}", "is that its address? HOST:PORT")])
         except TimeoutError:
-            remedy = "start Pupil Capture (its menu Network API shows the port), or name it with --capture HOST:PORT"
-            return CaptureSeen([Finding(WHAT, State.ABSENT, f"no Pupil Remote answers at {where}", remedy)])
+            return CaptureSeen([Finding(WHAT, State.ABSENT, f"no Pupil Remote answers at {where}", START_IT)])
         with context.socket(zmq.SUB) as backbone:
             backbone.linger = 0
             backbone.connect(f"tcp://{host}:{port}")
@@ -89,6 +94,15 @@ def ask_capture(where: str, scale: Scale | None, limit_s: float) -> CaptureSeen:
     )
 
 
+def _listens(host: str, port: int, limit_s: float) -> bool:
+    """Whether there is anything at all: ZeroMQ would go on trying until the time is over."""
+    try:
+        socket.create_connection((host, port), limit_s).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def _request(remote: zmq.Socket[bytes], word: str, limit_s: float) -> str:
     remote.send_string(word)
     if not remote.poll(int(limit_s * 1000)):
@@ -97,12 +111,12 @@ def _request(remote: zmq.Socket[bytes], word: str, limit_s: float) -> str:
 
 
 def _clock(remote: zmq.Socket[bytes], limit_s: float) -> tuple[float, float]:
-    """Capture's clock minus this computer's (unix time), and the shortest round trip it was told in, in seconds."""
+    """Capture's clock minus this computer's (monotonic), and the shortest round trip it was told in, in seconds."""
     trips = []
     for _ in range(ROUND_TRIPS):
-        begin_s, begun = time.time(), time.perf_counter()
+        begin_s = time.perf_counter()
         told_s = float(_request(remote, "t", limit_s))
-        trip_s = time.perf_counter() - begun
+        trip_s = time.perf_counter() - begin_s
         trips.append((trip_s, told_s - (begin_s + trip_s / 2)))
     trip_s, offset_s = min(trips)
     return offset_s, trip_s

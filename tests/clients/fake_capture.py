@@ -14,7 +14,7 @@ import numpy as np
 import zmq
 
 CLOCK_S = -1000.0
-"""Its clock minus unix time at :data:`_ZERO`: an arbitrary epoch, and negative."""
+"""What its clock shows when it starts: an arbitrary epoch, and negative."""
 
 
 class FakeCapture:
@@ -42,7 +42,7 @@ class FakeCapture:
         self.gaze, self.frames = gaze, frames
         self.asked: list[str] = []
         """Every word Pupil Remote was asked."""
-        self._zero_s = time.time()
+        self._zero_s = time.perf_counter()
         self._stop = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
         self._remote = self._context.socket(zmq.REP)
@@ -62,11 +62,11 @@ class FakeCapture:
 
     @property
     def clock_s(self) -> float:
-        return CLOCK_S + time.time() - self._zero_s
+        return CLOCK_S + time.perf_counter() - self._zero_s
 
     @property
     def offset_s(self) -> float:
-        """Its clock minus unix time."""
+        """Its clock minus this computer's."""
         return CLOCK_S - self._zero_s
 
     def close(self) -> None:
