@@ -21,11 +21,13 @@ SURPRISE = 1.2
 """An error so many times the mean of those before is a surprise."""
 
 
-def patch(shade: int) -> np.ndarray:
-    """What is looked at: uint8 (50, 50, 3). Here a grating; in an experiment, 5 degrees of the stimulus."""
-    y, x = np.mgrid[:50, :50]
-    wave = np.sin(x / (2 + shade % 5) + shade) * np.cos(y / (3 + shade % 3))
-    return (127 + 100 * wave[..., None] * np.array([1.0, 0.6, 0.3])).astype(np.uint8)
+def patch(kind: int, chance: np.random.Generator) -> np.ndarray:
+    """What is looked at, uint8 (50, 50, 3): blobs, another time each, coarse or fine by ``kind``.
+
+    In an experiment it is 5 degrees of the stimulus. The very same twice is a repeat: recorded, and not learned from.
+    """
+    cells = (5, 10, 25)[kind % 3]
+    return chance.integers(30, 255, (cells, cells, 3), np.uint8).repeat(50 // cells, 0).repeat(50 // cells, 1)
 
 
 def subscribe(context: zmq.Context, address: str, stream: str, pair: Path | None) -> zmq.Socket:
@@ -53,7 +55,7 @@ def record_of(socket: zmq.Socket, onset_s: float) -> dict | None:
 
 
 def react(error: float | None, before: list[float]) -> int:
-    """What to show next: on after a surprise, the same again without one. Here is an experiment's own idea."""
+    """What to show next: on to another kind after a surprise, the same kind again without. An experiment's own idea."""
     surprised = error is None or not before or error > SURPRISE * np.mean(before)
     return 1 if surprised else 0
 
@@ -70,13 +72,13 @@ def main() -> None:
     said = parser.parse_args()
     context = zmq.Context()
     records = subscribe(context, said.publish, said.stream, said.pair)
-    took_ms, errors, shade = [], [], 0
+    took_ms, errors, kind, chance = [], [], 0, np.random.default_rng(0)
     with Sender(said.ingest, said.stream, key_file=said.pair, spool_dir=said.spool) as sender:
         sender.wait_welcome(LIMIT_S)
         for number in range(said.count):
             onset_s, gaze = time.time(), (0.5 + 0.4 * np.sin(number), 0.5 + 0.4 * np.cos(number))
             begun = time.perf_counter()
-            sender.offer(onset_s=onset_s, duration_s=0.25, gaze=gaze, patch=patch(shade))
+            sender.offer(onset_s=onset_s, duration_s=0.25, gaze=gaze, patch=patch(kind, chance))
             record = record_of(records, onset_s)
             if record is None:
                 print(f"fixation {number}: no record in {LIMIT_S:g} s; goes on")
@@ -84,7 +86,7 @@ def main() -> None:
             took_ms.append(1e3 * (time.perf_counter() - begun))
             error = record["prediction_error"]
             step = react(error, errors)
-            shade += step
+            kind += step
             if error is not None:
                 errors.append(error)
             print(f"fixation {record['seq']}: error {error}, {'on' if step else 'again'}, {took_ms[-1]:.0f} ms")

@@ -41,7 +41,7 @@ def test_the_closed_loop_reacts_and_tells_its_round_trip(worker: Working, tmp_pa
     told = re.findall(r"(?m)^fixation (\d+): error (None|[0-9.e-]+), (on|again), (\d+) ms$", done.stdout)
     assert [int(seq) for seq, *_ in told] == list(range(12)), done.stdout
     assert told[0][1] == "None", "the first has no prediction"
-    assert all(float(error) > 0 for _, error, *_ in told[1:])
+    assert all(float(error) > 0 for _, error, *_ in told[1:]), "none was a repeat"
     assert {step for *_, step, _ in told} == {"on", "again"}, "some surprised and some did not"
     last = re.search(r"round trip of 12: median (\d+) ms, 95 % under (\d+) ms", done.stdout)
     assert last
