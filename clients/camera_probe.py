@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from clients.finding import Finding, State
+from clients.doctor_finding import Finding, State
 from clients.glimpse import UInt8
 from clients.video import opencv
 

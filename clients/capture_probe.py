@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import zmq
 
+from clients.doctor_finding import Finding, State
 from clients.errors import SourceError
-from clients.finding import Finding, State
 from clients.glimpse import MEASURE, Glimpse, Scale, UInt8
 from clients.video import opencv
 

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 from clients.camera_probe import CamerasSeen, ask_cameras
 from clients.capture_probe import CaptureSeen, ask_capture
 from clients.connection import read_keys
+from clients.doctor_finding import Finding, State
 from clients.errors import ClientError, KeyRefused
-from clients.finding import Finding, State
 from clients.glimpse import MEASURE, Glimpse, Scale
 from clients.lsl_probe import ask_lsl
 from clients.pairing import read_pairing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from clients.finding import Finding, State
+from clients.doctor_finding import Finding, State
 
 WHAT = "lsl"
 GAZE = "gaze"

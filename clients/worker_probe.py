@@ -17,8 +17,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from clients import wire
 from clients.connection import Keys, check_address, new_dealer
+from clients.doctor_finding import Finding, State
 from clients.errors import KeyRefused, WorkerUnreachable
-from clients.finding import Finding, State
 
 PINGS = 5
 HANDSHAKE_S = 2.0

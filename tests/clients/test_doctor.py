@@ -18,7 +18,7 @@ from clients.camera_probe import CamerasSeen
 from clients.capture_probe import ask_capture
 from clients.connection import read_keys
 from clients.doctor import EXTRAS
-from clients.finding import Finding, State
+from clients.doctor_finding import Finding, State
 from clients.glimpse import GAP_PX, HEIGHT_PX, Glimpse
 from clients.sender import Sender
 from clients.worker_probe import ask_worker
