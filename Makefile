@@ -31,6 +31,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m service.learning_page
 
 wheel: $(VENV)/.dev
+	rm -rf build
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
 
 clean:

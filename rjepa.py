@@ -10,16 +10,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clients.patches import NoPatch as NoPatch
+    from clients.patches import cut as cut
     from clients.sender import Sender as Sender
+    from clients.units import from_screen as from_screen
 
 __version__ = "0.1.0"
-__all__ = ["Sender", "__version__", "main"]
+__all__ = ["NoPatch", "Sender", "__version__", "cut", "from_screen", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("service.serve", "worker and HTTP interface on this machine"),
     "worker": ("service.worker", "the half that takes fixations and learns"),
     "api": ("service.api.main", "the half that answers over HTTP"),
     "stream": ("clients.main", "gaze and video to fixation patches to the worker"),
+    "doctor": ("clients.doctor_cli", "what can be reached from here, and what to do where not"),
     "demo": ("service.demo", "serve, and a simulated observer of a sample video"),
     "learn": ("service.learn_cli", "offline: recordings or a journal, in epochs, with a part held out"),
     "replay": ("service.replay_cli", "learn a journal again, from any checkpoint, into another directory"),
@@ -40,7 +44,12 @@ EXIT_FAILED = 1
 """Exit codes: 0 done, 1 failed, 2 refused input or settings, 3 data directory refused or in use, 4 address in use or
 not reached; 130 interrupted. Errors of the rooms carry their own."""
 
-_EXPORTS = {"Sender": "clients.sender"}
+_EXPORTS = {
+    "NoPatch": "clients.patches",
+    "Sender": "clients.sender",
+    "cut": "clients.patches",
+    "from_screen": "clients.units",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -71,13 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         module = importlib.import_module(COMMANDS[command][0])
-    except ModuleNotFoundError as error:
+        return int(module.main(words if command in TAKES_ITS_WORD else rest))
+    except ModuleNotFoundError as error:  # some are imported late
         if error.name is None or error.name.split(".")[0] in ("clients", "model", "service"):
             raise
         print(f"rjepa {command}: {error.name} is not installed; {_extra_of(command)}", file=sys.stderr)
         return EXIT_FAILED
-    try:
-        return int(module.main(words if command in TAKES_ITS_WORD else rest))
     except KeyboardInterrupt:
         print(f"rjepa {command}: interrupted", file=sys.stderr)
         return 130
@@ -90,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _extra_of(command: str) -> str:
-    if command == "stream":
+    if command in ("stream", "doctor"):
         return "pip install rjepa"
     extra = "demo" if command == "demo" else "service"
     return f"pip install 'rjepa[{extra}]'"

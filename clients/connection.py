@@ -49,7 +49,18 @@ def check_address(address: str) -> str:
 
 
 def dealer(context: zmq.Context[Any], address: str, keys: Keys | None) -> zmq.Socket[bytes]:
-    """A DEALER connected (or still connecting) to ``address``. It sends no identity and lingers never.
+    """A DEALER connected (or still connecting) to ``address``: :func:`new_dealer`, connected."""
+    socket = new_dealer(context, address, keys)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise WorkerUnreachable(f"{address} can't be connected to: {error.strerror}") from None
+    return socket
+
+
+def new_dealer(context: zmq.Context[Any], address: str, keys: Keys | None) -> zmq.Socket[bytes]:
+    """A DEALER for ``address``, not connected yet. It sends no identity and lingers never.
 
     It does not reconnect: one socket is one connection, whose messages arrive in order and without a gap until
     there are none. A silent reconnection would break that in the middle; a fresh socket begins with hello.
@@ -63,9 +74,4 @@ def dealer(context: zmq.Context[Any], address: str, keys: Keys | None) -> zmq.So
     socket.ipv6 = "[" in address
     if keys is not None:
         socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = keys.public, keys.secret, keys.server
-    try:
-        socket.connect(address)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise WorkerUnreachable(f"{address} can't be connected to: {error.strerror}") from None
     return socket

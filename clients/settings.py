@@ -1,4 +1,4 @@
-"""Every option of ``rjepa stream``, declared once: flags, help and bounds all come from the fields below.
+"""Every option of ``rjepa stream`` and ``rjepa doctor``, declared once: flags, help and bounds come from the fields.
 
 A flag goes before the environment: RJEPA_INGEST, RJEPA_SPOOL, RJEPA_STREAM_KEY and RJEPA_STREAM_PAIR; both go
 before what a pair file says.
@@ -7,6 +7,7 @@ before what a pair file says.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ ENVIRONMENT = {
 }
 
 
-class StreamSettings(BaseModel):
-    """Options common to every stream."""
+class ClientSettings(BaseModel):
+    """Options of everything that speaks to a worker."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
@@ -35,16 +36,28 @@ class StreamSettings(BaseModel):
     """Where the worker takes fixations."""
     stream: Annotated[str | None, Field(json_schema_extra={"metavar": "NAME"})] = None
     """Name of the stream; without it, made from the source."""
-    speed: Annotated[str, Field(json_schema_extra={"metavar": "N"})] = "1"
-    """1 is real pace, N so many times that, max as fast as it goes."""
-    spool: Annotated[Path | None, Field(json_schema_extra={"metavar": "DIR"})] = None
-    """Folder where fixations are kept until the worker has them; without it, one of this user for worker and stream."""
     key: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
     """This client's key file, made by rjepa keys client, for a worker that asks for keys."""
     pair: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
     """This computer's pair file, made by rjepa pair: the worker's address and this client's key in one."""
     px_per_degree: Annotated[str | None, Field(json_schema_extra={"metavar": "X"})] = None
     """Pixels of the video in one degree of visual angle at its centre; XxY where they differ."""
+
+    @field_validator("px_per_degree")
+    @classmethod
+    def _pair(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_pair(value, "--px-per-degree")
+        return value
+
+
+class StreamSettings(ClientSettings):
+    """Options common to every stream."""
+
+    speed: Annotated[str, Field(json_schema_extra={"metavar": "N"})] = "1"
+    """1 is real pace, N so many times that, max as fast as it goes."""
+    spool: Annotated[Path | None, Field(json_schema_extra={"metavar": "DIR"})] = None
+    """Folder where fixations are kept until the worker has them; without it, one of this user for worker and stream."""
     start: Annotated[float, Field(ge=0.0, json_schema_extra={"metavar": "S"})] = 0.0
     """Begin S seconds into the source."""
     end: Annotated[float | None, Field(gt=0.0, json_schema_extra={"metavar": "S"})] = None
@@ -60,13 +73,6 @@ class StreamSettings(BaseModel):
     @classmethod
     def _speed(cls, value: str) -> str:
         parse_speed(value)
-        return value
-
-    @field_validator("px_per_degree")
-    @classmethod
-    def _pair(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_pair(value, "--px-per-degree")
         return value
 
 
@@ -132,24 +138,63 @@ class SimulatedSettings(StreamSettings):
     """Width of the video in degrees of visual angle, where --px-per-degree is not given."""
 
 
-Settings = TypeVar("Settings", bound=StreamSettings)
+class DoctorSettings(ClientSettings):
+    """Options of ``rjepa doctor``."""
+
+    stream: Annotated[str | None, Field(json_schema_extra={"metavar": "NAME"})] = None
+    """Ask whether this computer may write stream NAME; without it, one that its pair file allows."""
+    px_per_degree: Annotated[str | None, Field(json_schema_extra={"metavar": "X"})] = None
+    """Pixels of the frame in one degree of visual angle at its centre; XxY where they differ."""
+    capture: Annotated[str, Field(json_schema_extra={"metavar": "HOST:PORT"})] = "127.0.0.1:50020"
+    """Where Pupil Capture's Pupil Remote listens."""
+    cameras: Annotated[int, Field(ge=0, le=16, json_schema_extra={"metavar": "N"})] = 4
+    """Try the first N cameras of this computer; 0 leaves them alone (their lights stay off)."""
+    video: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """Make the picture of this video's (or picture's) first frame instead of what Capture or a camera shows."""
+    gaze: Annotated[str | None, Field(json_schema_extra={"metavar": "X,Y"})] = None
+    """Where on that frame the gaze is, as fractions from its top left; without it, Capture's, else the centre."""
+    picture: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """Write a picture (.png): the frame with the gaze point on it, and the patch of 5 degrees cut there."""
+    within: Annotated[float, Field(gt=0.0, le=60.0, json_schema_extra={"metavar": "S"})] = 3.0
+    """Give each of them S seconds to answer."""
+
+    @field_validator("gaze")
+    @classmethod
+    def _gaze(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_point(value)
+        return value
+
+
+def parse_point(text: str) -> tuple[float, float]:
+    """``X,Y``, both in 0..1. Raises :class:`OptionError`."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (0.0 <= x <= 1.0 and 0.0 <= y <= 1.0):
+        raise OptionError(f"--gaze {text!r}: two fractions of the frame, each 0 to 1, are wanted, like 0.5,0.25")
+    return x, y
+
+
+Settings = TypeVar("Settings", bound=ClientSettings)
 
 
 def load(kind: type[Settings], argv: list[str], prog: str, about: str) -> Settings:
-    """The options of one ``rjepa stream`` command. Raises :class:`OptionError` with one line; ``--help`` exits."""
+    """The options of one command. Raises :class:`OptionError` with one line; ``--help`` exits."""
     parser = _Parser(
         prog=prog,
         description=about,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"By environment: {', '.join(f'{v} for --{k}' for k, v in ENVIRONMENT.items())}; a flag goes first.",
+        epilog=f"By environment: {', '.join(f'{v} for --{k}' for k, v in _variables(kind))}; a flag goes first.",
     )
     add_flags(parser, kind, sorted(kind.model_fields, key=lambda name: name in StreamSettings.model_fields))
     flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    return paired(build(kind, flags, _environment(os.environ), prog))
+    return paired(build(kind, flags, _environment(os.environ, kind), prog))
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: type[StreamSettings], names: Iterable[str]) -> None:
+def add_flags(parser: argparse.ArgumentParser, kind: type[ClientSettings], names: Iterable[str]) -> None:
     """The flags (or positions) of the fields ``names`` of ``kind``; what is not given is None."""
     for name in names:
         _add(parser, name, kind.model_fields[name])
@@ -184,8 +229,13 @@ class _Parser(argparse.ArgumentParser):
         raise OptionError(f"{message}; see {self.prog} --help")
 
 
-def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[variable] for name, variable in ENVIRONMENT.items() if environment.get(variable)}
+def _variables(kind: type[ClientSettings]) -> list[tuple[str, str]]:
+    """Those of :data:`ENVIRONMENT` that ``kind`` has."""
+    return [(name, variable) for name, variable in ENVIRONMENT.items() if name in kind.model_fields]
+
+
+def _environment(environment: Mapping[str, str], kind: type[ClientSettings]) -> dict[str, str]:
+    return {name: environment[variable] for name, variable in _variables(kind) if environment.get(variable)}
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: Any) -> None:
