@@ -23,7 +23,6 @@ from model.skill import Skill
 
 _STREAM = "stream"
 TOLD = (
-    "learning",
     "skill_ar1",
     "opponent",
     "own_skill",
@@ -81,10 +80,9 @@ def run_stream(
 
 
 def told_skill(found: Skill) -> Row:
-    """Columns of a skill: its interval, the word, and beside whom."""
+    """Columns of a skill: its interval, and beside whom."""
     return {
         **columns("skill", found.skill),
-        "learning": found.learning,
         "skill_ar1": found.skill_ar1.value,
         "opponent": found.opponent,
         "own_skill": found.own_skill,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,26 @@ import numpy as np
 import pytest
 
 from tests.clients.peer import Peer, running_peer
+
+LSL_CONFIGURATION = """
+[ports]
+IPv6 = disable
+[multicast]
+ResolveScope = machine
+[lab]
+KnownPeers = {{127.0.0.1}}
+SessionID = rjepa-tests-{pid}
+"""
+
+
+@pytest.fixture(scope="session")
+def lsl_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LSL's configuration: this machine only, and nobody else's session. The library reads one, once a process."""
+    pylsl = pytest.importorskip("pylsl", reason="pylsl is not installed: pip install 'rjepa[lsl]'")
+    path = tmp_path_factory.mktemp("lsl") / "lsl_api.cfg"
+    path.write_text(LSL_CONFIGURATION.format(pid=os.getpid()))
+    pylsl.util.set_config_filename(str(path))
+    return path
 
 
 @pytest.fixture

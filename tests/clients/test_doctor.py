@@ -259,7 +259,7 @@ def test_a_finding_is_one_line_and_its_remedy() -> None:
     assert [part.split() for part in told.splitlines()] == [["camera", "absent", "none"], ["->", "plug", "one", "in"]]
 
 
-def test_a_gaze_stream_of_lsl(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gaze_stream_of_lsl(lsl_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pylsl = pytest.importorskip("pylsl", reason="pylsl is not installed: pip install 'rjepa[lsl]'")
     name = f"rjepa-test-{free_port()}"
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Gaze", 3, 120.0, "double64", name))

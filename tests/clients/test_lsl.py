@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,24 +24,6 @@ from tests.helpers import start_rjepa, wait_until
 pylsl = pytest.importorskip("pylsl", reason="pylsl is not installed: pip install 'rjepa[lsl]'")
 
 RATE_HZ = 250
-CONFIGURATION = """
-[ports]
-IPv6 = disable
-[multicast]
-ResolveScope = machine
-[lab]
-KnownPeers = {{127.0.0.1}}
-SessionID = rjepa-tests-{pid}
-"""
-
-
-@pytest.fixture(scope="module")
-def lsl_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LSL's configuration: this machine only, and nobody else's session."""
-    path = tmp_path_factory.mktemp("lsl") / "lsl_api.cfg"
-    path.write_text(CONFIGURATION.format(pid=os.getpid()))
-    pylsl.util.set_config_filename(str(path))
-    return path
 
 
 @contextmanager

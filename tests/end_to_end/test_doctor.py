@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import pytest
 
 from clients.sender import Sender
 from service.control import ControlClient
@@ -40,6 +41,7 @@ def status(data_dir: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.soak  # ten calls at a real worker with keys: a minute; tests/clients/test_doctor.py has each answer
 def test_at_a_worker_with_keys(data_dir: Path, tmp_path: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     pairs = {}

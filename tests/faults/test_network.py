@@ -19,7 +19,7 @@ from tests.faults.proxy import KINDS, Cut, Proxy
 from tests.faults.story import WAIT_S
 from tests.helpers import wait_until
 
-EACH = 80
+EACH = 160
 """Fixations of each stream in one story, 8 kB each on the wire."""
 
 

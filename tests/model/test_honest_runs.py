@@ -124,7 +124,7 @@ def tiny(**learning: Any) -> ModelConfig:
 
 
 def test_a_collapse_is_told_and_a_learner_is_not_accused() -> None:
-    z = stream(1250)
+    z = stream(2250)
     rates = dict.fromkeys(("gates", "input", "embedding", "predictor"), 0.3)
     lost = collapse.run(collapse.Setting(tiny(optimiser="sgd", rates=rates), True, ""), z, [None] * len(z), seed=0)
     assert lost["loss_last"] < 0.6 * lost["loss_first"], "the loss falls"
@@ -135,7 +135,7 @@ def test_a_collapse_is_told_and_a_learner_is_not_accused() -> None:
     assert (well["told"], well["told_at"], well["first"], well["alarms"]) == (False, None, "none", 0)
     assert well["word"] == "learning"
     assert len(well["spectrum"]) == len(well["spectrum_frozen"]) == 2 * M
-    assert [each["fixations"] for each in well["asked"]] == list(range(250, 1251, 250))
+    assert [each["fixations"] for each in well["asked"]] == list(range(250, 2251, 250))
 
 
 def test_weight_decay_draws_to_zero() -> None:
