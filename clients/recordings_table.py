@@ -38,7 +38,8 @@ def commands(folder: Path) -> Iterator[str]:
         yield f"{_told(path, folder)} {video} --video-loop"
         yield f"{_told(path, folder)} {video} --video-loop --detector tracker --stream {path.stem[:40]}-tracker"
     for path in sorted(folder.glob("andersson2017/gaze_*/*.mat")):
-        kind, name = path.stem.split("_")[1:3]
+        _, kind, *names, _, _ = path.stem.split("_")
+        name = "_".join(names)
         shown = f"images/{name}1024x768.png" if kind == "img" else f"videos/{name}.avi"
         yield f"{_told(path, folder)} --video andersson2017/{shown}"
     runs = sorted(folder.glob("studyforrest/*_events.tsv"))
