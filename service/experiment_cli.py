@@ -17,6 +17,7 @@ import torch
 
 from model.weights import parse_weights
 from service import (
+    experiment_alignment,
     experiment_collapse,
     experiment_endless,
     experiment_fidelity,
@@ -52,6 +53,7 @@ EXPERIMENTS: dict[str, tuple[Experiment, str]] = {
     "world": (cast(Experiment, experiment_world), "planted worlds with a known optimum: what is found of it"),
     "fidelity": (cast(Experiment, experiment_fidelity), "forward propagation against back-propagation through time"),
     "learning": (cast(Experiment, experiment_learning), "the paper's Figure 4: error by position, beside BPTT"),
+    "alignment": (cast(Experiment, experiment_alignment), "the paper's Theorem 1: P^T P and the covariance of y"),
     "collapse": (cast(Experiment, experiment_collapse), "settings that learn nothing, and what a lab is told of them"),
     "streams": (cast(Experiment, experiment_streams), "real scanpaths, the demo and planted worlds, by every measure"),
     "endless": (cast(Experiment, experiment_endless), "a hundred thousand fixations while the video changes"),
