@@ -8,6 +8,7 @@ global is touched for longer than a picture is drawn: no pyplot, and matplotlib'
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ WIDTH_IN = 7.1
 """Two columns of a journal: 180 mm."""
 DPI = 160
 _FAINT = 0.3
+_FAMILIES = "'DejaVu Sans', Verdana, Arial, sans-serif"
+"""Of the SVG's text: one of them is nearly as wide wherever it is read."""
 _SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8.0,
@@ -41,7 +44,7 @@ _SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "lines.linewidth": 1.6,
-    "lines.markersize": 4.0,
+    "lines.markersize": 3.6,
     "svg.fonttype": "none",
     "svg.hashsalt": "rjepa",
     "path.simplify": False,
@@ -85,7 +88,9 @@ def write(picture: Picture, folder: Path) -> list[Path]:
     png, svg = folder / f"{picture.name}.png", folder / f"{picture.name}.svg"
     picture.figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None, "Description": picture.alt})
     told = {"Date": None, "Creator": f"rjepa, matplotlib {mpl.__version__}", "Title": picture.alt}
-    picture.figure.savefig(svg, format="svg", metadata=told)
+    drawn = io.StringIO()
+    picture.figure.savefig(drawn, format="svg", metadata=told)
+    svg.write_text(drawn.getvalue().replace("'DejaVu Sans'", _FAMILIES))
     return [png, svg]
 
 
@@ -152,7 +157,8 @@ def dots(
         mean = float(np.mean(dot.seeds))
         if least is not None and mean < least:
             text = f"\N{LEFTWARDS ARROW} {mean:.2f}".replace("-", "\N{MINUS SIGN}")
-            axis.text(least, place + shift, text, color=look["color"], va="center", ha="left", fontsize=7.0)
+            axis.text(least, place + shift, text, color=look["color"], va="center", ha="left", fontsize=7.0, zorder=2.0,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
             continue
         means.append(mean)
         places.append(place + shift)

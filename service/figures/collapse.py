@@ -12,8 +12,10 @@ from service.figures.canvas import BLUE, GREY, VERMILION, Dot, Page, Picture, co
 from service.figures.grouped import dot, each, groups, mean, of_seeds, ranged, spoken
 
 _COLUMNS = 5
-_SKILL_LINEAR = 0.1
-"""Skill from -0.1 to 0.1 is shown evenly, what is beyond by its logarithm."""
+_RANKS = 40
+"""Eigenvalues drawn of a spectrum."""
+_EVEN = 0.1
+"""Skill is shown evenly up to this, either way, and by its logarithm beyond."""
 
 
 def draw(rows: Sequence[Row]) -> Page:
@@ -30,7 +32,7 @@ def draw(rows: Sequence[Row]) -> Page:
 def _covariance(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
     """Above the diagonal what was learned, below it the network as it began; the first seed's."""
     lines = -(-len(settings) // _COLUMNS)
-    figure, axes = new(lines, min(_COLUMNS, len(settings)), height_in=1.6 * lines + 0.4)
+    figure, axes = new(lines, min(_COLUMNS, len(settings)), height_in=1.42 * lines + 0.5)
     image = None
     for axis, (setting, rows) in zip(axes, settings.items(), strict=False):
         learned, frozen = np.array(rows[0]["covariance"]), np.array(rows[0]["covariance_frozen"])
@@ -49,6 +51,8 @@ def _covariance(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
     if image is not None:
         bar = figure.colorbar(image, ax=axes, fraction=0.025, pad=0.01)
         bar.set_label("correlation of embedding dimensions (root mean square of a tile)")
+    seed = next(iter(settings.values()))[0]["seed"]
+    figure.supxlabel(f"above the diagonal: as learned; below it: as the network began (seed {seed})", fontsize=8.0)
     alt = "Correlations of the embedding for each setting: above the diagonal as learned, below it as the network began"
     return Picture(f"{before}-covariance", figure, alt)
 
@@ -64,7 +68,8 @@ def _spectrum(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
             shares = [share for row in rows if (share := _shares(row[column]))]
             size = min(map(len, shares), default=0)
             if size:
-                course(axis, range(1, size + 1), [share[:size] for share in shares], label=label, number=0, **look)
+                ranks = _ranks(size)
+                course(axis, ranks, [[share[rank - 1] for rank in ranks] for share in shares], label=label, number=0, **look)
         axis.set_title(setting, loc="left")
         axis.set_xscale("log")
         axis.set_yscale("log")
@@ -76,6 +81,11 @@ def _spectrum(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     alt = "Spectrum of the embedding's covariance for each setting, as learned and as the network began"
     return Picture(f"{before}-spectrum", figure, alt)
+
+
+def _ranks(size: int) -> list[int]:
+    """Evenly spread on a logarithmic axis, from 1 to ``size``."""
+    return sorted({int(rank) for rank in np.geomspace(1, size, _RANKS).round()})
 
 
 def _shares(spectrum: Sequence[float]) -> list[float | None]:
@@ -95,11 +105,20 @@ def _told(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
         dots(loss, {name: _losses(rows) for name, rows in mine.items()}, at=at, label=label, number=number, **look)
         dots(rank, {name: dot(rows, "rank_ratio") for name, rows in mine.items()}, at=at, label=label, number=number, **look)
         dots(skill, {name: dot(rows, "skill") for name, rows in mine.items()}, at=at, label=label, number=number, **look)
-        dots(told, {name: dot(rows, "told_at") for name, rows in mine.items()}, at=at, label=label, number=number, **look)
+        dots(told, {name: Dot(each(rows, "told_at")) for name, rows in mine.items()}, at=at, label=label, number=number, **look)
+    for place, rows in enumerate(settings.values()):
+        if len(each(rows, "told_at")) < len(rows):
+            told.annotate(f"{len(each(rows, 'told_at'))} of {len(rows)} seeds", (1.0, place), xycoords=("axes fraction", "data"),
+                          ha="right", va="center", fontsize=7.0)  # fmt: skip
     loss.set(xscale="log", xlabel="loss, last quarter /\nfirst quarter (ratio)")
     rank.set(xscale="log", xlabel="effective rank /\nfrozen network's (ratio)")
-    skill.set(xscale="symlog", xlabel="skill (share of the best\ntrivial error), 95 %")
-    skill.set_xscale("symlog", linthresh=_SKILL_LINEAR)
+    skill.set(xlabel="skill (share of the best\ntrivial error), 95 %")
+    skill.set_xscale("symlog", linthresh=_EVEN)
+    low, high = skill.get_xlim()
+    ticks = [tick for tick in (-100.0, -10.0, -1.0, -0.1, 0.0, 0.1, 1.0) if low <= tick <= high]
+    ticks = [tick for tick in ticks if abs(tick) != _EVEN] if low < -1.0 else ticks
+    skill.set_xticks(ticks, labels=[f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks], minor=False)
+    skill.set_xticks([], minor=True)
     told.set(xlabel="first told (fixations)")
     told.set_xlim(0.0, max(WITHIN * 1.1, *(value for rows in settings.values() for value in each(rows, "told_at"))))
     line_at(loss, 1.0)
@@ -136,10 +155,15 @@ def _said(stream: str, fixations: int, settings: Mapping[str, Sequence[Row]], ro
     for setting, members in settings.items():
         ratio = _losses(members)
         at = each(members, "told_at")
-        when = f"first told at {min(at):,.0f} to {max(at):,.0f} fixations" if at else "never told"
+        when = f"told in {len(at)} of {len(members)} seeds, first after {_span(at)} fixations" if at else "never told"
         said.append(
             f"{setting} ({members[0]['text']}): loss {spoken(None if ratio is None else float(np.mean(ratio.seeds)), 3)} of its first "
             f"quarter's, effective rank {spoken(mean(members, 'effective_rank'), 1)} of the frozen network's "
             f"{spoken(mean(members, 'effective_rank_frozen'), 1)}, skill {ranged(members, 'skill')}; {when}."
         )
     return said
+
+
+def _span(values: Sequence[float]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"

@@ -22,15 +22,14 @@ def draw(rows: Sequence[Row]) -> Page:
             seeds = [[_value(own, scale, name) for scale in scales] for own in groups(members, "seed").values()]
             course(axis, scales, seeds, label=circuit, number=number)
     cosine, error = axes
-    cosine.set(xlabel="gate scale (standard deviation x sqrt(units a gate reads))", ylabel="cosine with BPTT's gradient")
+    cosine.set(xlabel="gate scale (standard deviation × √units a gate reads)", ylabel="cosine with BPTT's gradient")
     cosine.set_title("direction", loc="left")
     cosine.set_ylim(-0.1, 1.05)
-    error.set(xlabel="gate scale (standard deviation x sqrt(units a gate reads))", ylabel="relative error of the gradient")
+    error.set(xlabel="gate scale (standard deviation × √units a gate reads)", ylabel="relative error of the gradient")
     error.set_title("size of the difference", loc="left")
     error.set_yscale("log")
-    line_at(error, EXACT, upright=False, text="under this: called exact")
-    for axis in axes:
-        axis.xaxis.label.set_fontsize(7.5)
+    line_at(error, EXACT, upright=False)
+    error.annotate("under this: called exact", (0.12, EXACT), xytext=(0, 3), textcoords="offset points", color="#555555", fontsize=7.0)
     letter(axes)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=3.4)
     alt = "Cosine and relative error of forward propagation against back-propagation through time, over gate scale"

@@ -44,7 +44,7 @@ def _picture(name: str, back: int, fixations: int, methods: dict[str, list[Row]]
     left.set_title("what is learned", loc="left")
     left.set_xticks(POSITIONS)
     left.set_ylim(0.0, None)
-    left.legend(loc="lower left", handlelength=3.0)
+    left.legend(loc="lower left", handlelength=3.0, frameon=True, facecolor="white", edgecolor="none", framealpha=1.0)
     if {"bptt", "rfp"} <= set(methods):
         off = [_off(row, methods["bptt"]) for row in methods["rfp"]]
         course(right, POSITIONS, off, label="|RFP / BPTT - 1|", number=1)

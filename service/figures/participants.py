@@ -34,8 +34,8 @@ def _picture(name: str, rows: Sequence[Row]) -> Picture:
         dots(axes[0], {one: dot(found, "skill") for one, found in own.items()}, at=at, label=arrangement, number=number, shift=shift)
         if arrangement != "alone":
             dots(axes[1], {one: dot(found, "gain") for one, found in own.items()}, at=at, label=arrangement, number=number, shift=shift)
-    axes[0].set(xlabel="skill, 95 % (share)", title="")
-    axes[1].set(xlabel="more than alone, 95 % (difference in skill against AR(1))")
+    axes[0].set(xlabel="skill, 95 % (share)")
+    axes[1].set(xlabel="more than alone in skill against AR(1), 95 % (share)")
     for axis, title in zip(axes, ("what is foreseen", "what sharing weights is worth"), strict=True):
         line_at(axis, 0.0)
         axis.set_title(title, loc="left")

@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row]) -> Page:
         f"told, intervals (95 %) are over scenes.{'' if first.get('judged', True) else ' Too few scenes to be judged.'}"
     ]
     for name, own in single.items():
-        parts = [f"{title.replace(chr(10), ' ')} {ranged(own, value)}" for value, _, title, _ in _MEASURES if dot(own, value)]
+        parts = [f"{title} {ranged(own, value)}" for value, _, title, _ in _MEASURES if dot(own, value)]
         said.append(f"{name}: {'; '.join(parts)}.")
     said += [f"{name}: {ranged(own, 'skill_ar1')} in skill against AR(1)." for name, own in pairs.items()]
     return Page("Still scenes: what memory is worth", pictures, said)

@@ -12,7 +12,7 @@ _LEAST = -0.1
 """Skill under this is told as a number at the edge."""
 _COLUMNS = 4
 _MEASURES = (
-    ("how much is foreseen", "R^2 of the next features", (
+    ("how much is foreseen", "R² of the next features", (
         ("prediction p", "probe"), ("untrained p", "probe_untrained"), ("features z", "probe_features"),
         ("ceiling, 8 fixations", "probe_ceiling"))),
     ("which fixation comes", "found among 100 (share)", (("prediction p", "retrieval"), ("copy-last", "retrieval_trivial"))),
@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row]) -> Page:
         for name, own in _learners(members).items():
             told = f"{name}: skill {ranged(own, 'skill')}"
             if mean(own, "probe") is not None:
-                told += f"; the next features are foreseen with R^2 {spoken(mean(own, 'probe'))} by p, {spoken(mean(own, 'probe_features'))} by z"
+                told += f"; the next features are foreseen with R² {spoken(mean(own, 'probe'))} by p, {spoken(mean(own, 'probe_features'))} by z"
             said.append(f"{stream}, {told}.")
     pictures = [_skill(streams)]
     if any(row["learner"] == "default" and not row["shuffled"] and "probe" in row for row in rows):

@@ -44,9 +44,7 @@ def _shares(worlds: dict[tuple[int, int], list[Row]]) -> Picture:
         line_at(axis, 0.0)
         line_at(axis, 1.0)
         axis.set_xlim(_LEAST - 0.05, 1.08)
-        axis.set_title(f"k = {back}, {fixations // 1000},000", loc="left") if fixations % 1000 == 0 else axis.set_title(
-            f"k = {back}, {fixations:,}", loc="left"
-        )
+        axis.set_title(f"k = {back}\n{fixations:,} fixations", loc="left")
         names_beside(axis, names)
     figure.supxlabel("share of the optimum (0: the mean, 1: the best there is), last quarter of the fixations", fontsize=8.0)
     letter(axes)
@@ -66,11 +64,11 @@ def _courses(worlds: dict[tuple[int, int], list[Row]]) -> Picture:
                 course(axis, at, seeds, label=name, number=number)
         line_at(axis, 0.0, upright=False)
         line_at(axis, 1.0, upright=False)
+        axis.set(xlabel="fixations (thousands)")
         axis.set_title(f"k = {back}", loc="left")
         axis.set_ylim(-0.3, 1.05)
         axis.set_xlim(0.0, fixations / 1000.0)
     axes[0].set_ylabel("share of the optimum")
-    figure.supxlabel("fixations (thousands)", fontsize=8.0)
     letter(axes)
     handles = {text: handle for axis in axes for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, handlelength=3.4)
