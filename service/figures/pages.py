@@ -12,6 +12,7 @@ from service.figures import (
     alignment,
     canvas,
     collapse,
+    compare,
     endless,
     fidelity,
     learning,
@@ -32,6 +33,7 @@ DRAWN: dict[str, Callable[[Sequence[Row]], Page]] = {
     "endless": endless.draw,
     "participants": participants.draw,
     "scenes": scenes.draw,
+    "compare": compare.draw,
 }
 """Every experiment's pictures."""
 
