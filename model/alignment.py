@@ -1,14 +1,14 @@
 """Theorem 1 while it happens: P^T P, U U^T and the covariance of y over training, on a planted world.
 
 The Time Decay Unit with a linear predictor, nothing carried and nothing normalised, under plain gradient descent at
-rate r with decoupled weight decay eta on P and U. With e = P y_t - y_{t+1} the gradients of one fixation are e y_t^T for
-P and P^T e s_t^T for U, so that P^T dP = dU U^T, and to first order in r
+rate r with decoupled weight decay eta on P and U. With e = P y_t - y_{t+1} the gradients of one fixation are e y_t^T
+for P and P^T e s_t^T for U, so that P^T dP = dU U^T, and to first order in r
 
     P^T P - U U^T  shrinks as  exp(-2 r eta t)                                              (1)
 
-whatever is seen, and whatever V and the decays learn meanwhile by forward propagation (after Tian et al. 2021 and Liu et
-al. 2022). The covariance of y is U S U^T, S that of s: where the states are white, (1) aligns P^T P with it, which is
-what the theorem says and ``balance`` measures; where they are not, only as far as they are.
+whatever is seen, and whatever V and the decays learn meanwhile by forward propagation (after Tian et al. 2021 and Liu
+et al. 2022). The covariance of y is U S U^T, S that of s: where the states are white, (1) aligns P^T P with it, which
+is what the theorem says and ``balance`` measures; where they are not, only as far as they are.
 
 Controls: without weight decay (1) says that nothing shrinks; with U fixed it does not hold; the default preset has
 neither of its premises.

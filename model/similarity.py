@@ -17,8 +17,8 @@ so that independent responses give 0 on average; it can be a little below 0.
 RSA (Kriegeskorte, Mur and Bandettini 2008): dissimilarities of all pairs of stimuli, 1 - Pearson's r of their
 responses over units, or Euclidean; between X's and Y's Spearman's rank correlation                                  (3)
 
-Both say how alike, not what is alike, not which way anything flows, and not whether one explains the other; stimuli that
-follow one another are alike in both whatever is represented, so the null shuffles *blocks* of them (:func:`compare`).
+Both say how alike, not what is alike, not which way anything flows, and not whether one explains the other; stimuli
+that follow one another are alike in both whatever is represented, so the null shuffles *blocks* (:func:`compare`).
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ def rsa(x: Array, y: Array, dissimilarity: Dissimilarity = "correlation") -> flo
 
 
 def compare(
-    measure: Measure, x: Array, y: Array, *, dissimilarity: Dissimilarity = "correlation", block: int = 1, draws: int = 1000,
-    seed: int = 0, progress: Callable[[int], object] | None = None,
+    measure: Measure, x: Array, y: Array, *, dissimilarity: Dissimilarity = "correlation", block: int = 1,
+    draws: int = 1000, seed: int = 0, progress: Callable[[int], object] | None = None,
 ) -> Similarity:  # fmt: skip
     """The similarity, its permutation test and its interval.
 
     The test shuffles which stimulus of Y belongs to which of X, ``block`` neighbours at a time in their order: single
-    ones (block 1) are exchangeable only where stimuli are independent. Where they follow one another in time each half
-    of a smooth pair of series looks alike by itself, shuffling single ones destroys that, and p comes out far too small; a
-    block as long as the responses remember keeps it.
+    ones (block 1) are exchangeable only where stimuli are independent. Where they follow one another in time,
+    neighbours are alike on both sides whatever is represented; shuffling single ones destroys that, and p comes out far
+    too small. Blocks as long as the responses remember keep it.
 
     The interval is of random halves of the blocks, drawn without replacement (the delete-half jackknife, Shao and Wu
     1989): their spread about the whole is that of a bootstrap, which itself can't be used, for a stimulus that is drawn
@@ -114,7 +114,9 @@ def compare(
         raise ModelError(f"block {block} and draws {draws} must be 1 or more")
     blocks = -(-len(x) // block)
     if blocks < LEAST_BLOCKS:
-        raise ModelError(f"{len(x)} stimuli are {blocks} blocks of {block}; {LEAST_BLOCKS} are needed: say a shorter block")
+        raise ModelError(
+            f"{len(x)} stimuli are {blocks} blocks of {block}; {LEAST_BLOCKS} are needed: say a shorter block"
+        )
     random = np.random.default_rng(seed)
     told = progress or (lambda done: None)
     test: _Cka | _Rsa = _Cka(x, y) if measure == "cka" else _Rsa(x, y, dissimilarity)
@@ -210,9 +212,13 @@ def _checked(x: Array, y: Array) -> tuple[Array, Array]:
     sides = []
     for name, side in (("the first", np.asarray(x)), ("the second", np.asarray(y))):
         if side.ndim != 2 or not side.size or not np.issubdtype(side.dtype, np.number) or np.iscomplexobj(side):
-            raise ModelError(f"{name} side has shape {side.shape} of {side.dtype}: wanted are stimuli x units, real numbers")
+            raise ModelError(
+                f"{name} side has shape {side.shape} of {side.dtype}: wanted are stimuli x units, real numbers"
+            )
         if side.size > MOST_NUMBERS:
-            raise ModelError(f"{name} side has {side.size:,} numbers, more than {MOST_NUMBERS:,}: take fewer stimuli or units")
+            raise ModelError(
+                f"{name} side has {side.size:,} numbers, more than {MOST_NUMBERS:,}: take fewer stimuli or units"
+            )
         side = side.astype(np.float64)
         if not np.isfinite(side).all():
             where = int(np.flatnonzero(~np.isfinite(side).all(axis=1))[0])
@@ -220,9 +226,13 @@ def _checked(x: Array, y: Array) -> tuple[Array, Array]:
         sides.append(side)
     one, other = sides
     if len(one) != len(other):
-        raise ModelError(f"{len(one):,} stimuli on the first side, {len(other):,} on the second: they must be the same ones")
+        raise ModelError(
+            f"{len(one):,} stimuli on the first side, {len(other):,} on the second: they must be the same ones"
+        )
     if not _LEAST_STIMULI <= len(one) <= MOST_STIMULI:
-        raise ModelError(f"{len(one):,} stimuli: from {_LEAST_STIMULI} to {MOST_STIMULI:,} can be compared; take fewer, or more")
+        raise ModelError(
+            f"{len(one):,} stimuli: from {_LEAST_STIMULI} to {MOST_STIMULI:,} can be compared; take fewer, or more"
+        )
     return one, other
 
 
@@ -254,7 +264,9 @@ def _norm(side: _Columns) -> float:
     """Equation (2) of a side with itself. Raises :class:`ModelError` where nothing is left of it."""
     found = _debiased(side, side)
     if not found > 1e-12:
-        raise ModelError("one side has no structure beyond chance, too many units for its stimuli: debiased CKA has no value")
+        raise ModelError(
+            "one side has no structure beyond chance, too many units for its stimuli: debiased CKA has no value"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is compared: responses of a checkpoint, as they were recorded, or an array of a lab's own, to the same fixations.
+"""What is compared: answers of a checkpoint, as they were recorded, or an array of a lab's own, to the same fixations.
 
 A side is told by one word:
 
@@ -7,8 +7,8 @@ A side is told by one word:
     recorded             the embedding as it was when each fixation was learned
     FILE.npy .npz .csv   a row for each fixation of the stream, in order; of an .npz with several: FILE.npz:NAME
 
-Fixations to which one side has no answer (a repeat, a refused one, a sequence's first for the prediction) are left out of
-both.
+Fixations to which one side has no answer (a repeat, a refused one, a sequence's first for the prediction) are left out
+of both.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ def _learner(word: str, over: Path, fixations: Fixations) -> Learner:
     kept_size = next((len(z) for z in fixations.z if z is not None), config.features)
     if config.features != kept_size:
         raise ExperimentRefused(
-            f"{word} takes {config.features} features, those kept in {over} are of {kept_size} numbers: name a checkpoint that "
+            f"{word} takes {config.features} features, those kept in {over} are of {kept_size} numbers: name "
+            "a checkpoint that "
             "sees as they were made"
         )
     return learner
@@ -193,7 +194,9 @@ def load_array(word: str) -> Answers:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ExperimentRefused(f"{word} can't be read as numbers ({error})") from None
     if found.ndim != 2 or not (np.issubdtype(found.dtype, np.floating) or np.issubdtype(found.dtype, np.integer)):
-        raise ExperimentRefused(f"{word} has shape {found.shape} of {found.dtype}: wanted are fixations x units, real numbers")
+        raise ExperimentRefused(
+            f"{word} has shape {found.shape} of {found.dtype}: wanted are fixations x units, real numbers"
+        )
     return found.astype(np.float64)
 
 

@@ -186,7 +186,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
     option("--json", type=Path, metavar="FILE", help="keep each finished row here; a second run goes on where it ended "
            "(with --figures: DIR/NAME.json)")  # fmt: skip
-    option("--figures", type=Path, metavar="DIR", help="draw: NAME.json, pictures as PNG and SVG, and NAME.md, a page of text")
+    option(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="draw: NAME.json, pictures as PNG and SVG, and NAME.md, a page of text",
+    )
     option("--markdown", action="store_true", help="print the table as Markdown")
     option("--quiet", action="store_true", help="no progress bars")
 

@@ -25,8 +25,8 @@ BLOCK = 20
 DRAWS = 1000
 MEASURES: tuple[Measure, ...] = ("cka", "rsa")
 BY = (
-    Column("a", "a"), Column("of it", "layer_a"), Column("b", "b"), Column("of it", "layer_b"), Column("measure", "measure"),
-    Column("stimuli", "stimuli"), Column("block", "block"),
+    Column("a", "a"), Column("of it", "layer_a"), Column("b", "b"), Column("of it", "layer_b"),
+    Column("measure", "measure"), Column("stimuli", "stimuli"), Column("block", "block"),
 )  # fmt: skip
 COLUMNS = (
     Column("similarity", "value"),
@@ -39,7 +39,7 @@ COLUMNS = (
     Column("CKA not debiased", "biased"),
 )
 ABOUT = """\
-How alike A and B represent the same fixations: linear CKA (debiased) and RSA, each with a permutation test and an interval.
+How alike A and B represent the same fixations: linear CKA (debiased) and RSA, with permutation tests and intervals.
 
   rjepa experiment compare 20261104T090000Z-000000001200 20261104T100000Z-000000005200 --over session-1 --stream s1
   rjepa experiment compare recorded neurons.npy --over session-1 --stream s1 --figures compared
@@ -65,7 +65,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--stream", metavar="NAME", help="which of its streams")
     option("--layer", nargs="+", choices=list(LAYERS), default=["embedding"], metavar="LAYER",
            help=f"of checkpoints, one for both or one each ({told}) (embedding)")  # fmt: skip
-    option("--seqs", type=int, nargs=2, metavar=("FIRST", "LAST"), help="of these fixations alone; what was before is still seen")
+    option(
+        "--seqs",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="of these fixations alone; what was before is still seen",
+    )
     option("--stimuli", type=int, metavar="N", help=f"so many, spread evenly (all; at most {MOST_STIMULI:,})")
     option("--dissimilarity", choices=["correlation", "euclidean"], default="correlation", help="of RSA (correlation)")
     option("--block", type=int, metavar="N", help="neighbours that are shuffled together, as long as answers last: "
@@ -88,8 +94,8 @@ def run(arguments: argparse.Namespace, kept: KeptRows) -> Iterator[Row]:
     for measure in MEASURES:
         key: Row = {
             "a": one.name, "layer_a": one.layer, "b": other.name, "layer_b": other.layer, "measure": measure,
-            "dissimilarity": arguments.dissimilarity if measure == "rsa" else None, "block": block, "draws": arguments.draws,
-            "seed": arguments.seed, "answers": known,
+            "dissimilarity": arguments.dissimilarity if measure == "rsa" else None, "block": block,
+            "draws": arguments.draws, "seed": arguments.seed, "answers": known,
         }  # fmt: skip
         found = kept.find(key)
         if found is None:
@@ -107,10 +113,9 @@ def answers(arguments: argparse.Namespace) -> tuple[Side, Side, NDArray[np.int64
     layers = [*arguments.layer, arguments.layer[0]][:2] if len(arguments.layer) == 1 else arguments.layer
     if len(layers) > 2:
         raise ExperimentRefused(f"--layer {' '.join(layers)}: one for both sides, or one each")
-    with tqdm(
-        total=0 if fixations is None else fixations.count * sum(not is_array(word) and word != RECORDED for word in (arguments.a, arguments.b)),
-        desc="seeing again", unit="fixation", disable=arguments.quiet, leave=False,
-    ) as bar:  # fmt: skip
+    seers = sum(not is_array(word) and word != RECORDED for word in (arguments.a, arguments.b))
+    total = 0 if fixations is None else fixations.count * seers
+    with tqdm(total=total, desc="seeing again", unit="fixation", disable=arguments.quiet, leave=False) as bar:
         one, other = (
             side(word, layer, arguments.over, fixations, bar.update)
             for word, layer in zip((arguments.a, arguments.b), layers, strict=True)
@@ -124,7 +129,10 @@ def answers(arguments: argparse.Namespace) -> tuple[Side, Side, NDArray[np.int64
     if arguments.stimuli is not None and len(places) > arguments.stimuli:
         places = places[np.linspace(0, len(places) - 1, arguments.stimuli).round().astype(int)]
     if len(places) > MOST_STIMULI:
-        raise ExperimentRefused(f"{len(places):,} stimuli are more than {MOST_STIMULI:,}: say --stimuli {MOST_STIMULI}, or --seqs FIRST LAST")
+        raise ExperimentRefused(
+            f"{len(places):,} stimuli are more than {MOST_STIMULI:,}: say --stimuli {MOST_STIMULI}, or --seqs "
+            "FIRST LAST"
+        )
     return one._replace(answers=one.answers[places]), other._replace(answers=other.answers[places]), seqs[places]
 
 
@@ -142,7 +150,8 @@ def _same(one: Side, other: Side, fixations: Fixations | None, arguments: argpar
     for each in (one, other):
         if len(each.answers) != wanted:
             raise ExperimentRefused(
-                f"{each.name} has {len(each.answers):,} rows, {whose} {wanted:,}: they must be the same stimuli, one row each"
+                f"{each.name} has {len(each.answers):,} rows, {whose} {wanted:,}: they must be the same "
+                "stimuli, one row each"
             )
 
 

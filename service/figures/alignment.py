@@ -40,7 +40,11 @@ def _picture(name: str, back: int, fixations: int, settings: dict[str, list[Row]
     weights.set(ylabel="cosine of PᵀP with UUᵀ", ylim=(0.0, 1.02), xlabel="fixations (thousands)")
     rank.set(ylabel="effective rank of y (dimensions)", xlabel="fixations (thousands)")
     rank.set_ylim(0.0, None)
-    for axis, title in zip(axes, ("the law of balance", "Theorem 1: balance", "predictor and embedding weights", "what is left"), strict=True):
+    for axis, title in zip(
+        axes,
+        ("the law of balance", "Theorem 1: balance", "predictor and embedding weights", "what is left"),
+        strict=True,
+    ):
         axis.set_title(title, loc="left")
     for axis in (alike, weights):
         line_at(axis, 1.0, upright=False)
@@ -53,13 +57,16 @@ def _picture(name: str, back: int, fixations: int, settings: dict[str, list[Row]
 
 def _said(back: int, fixations: int, settings: dict[str, list[Row]], rows: Sequence[Row]) -> list[str]:
     said = [
-        f"A planted world of k = {back}, {fixations:,} fixations, {of_seeds(rows)}. The Time Decay Unit, a linear predictor without carry, "
-        f"gradient descent at r = {RATE:g} with decoupled weight decay of \N{GREEK SMALL LETTER ETA} = {DECAY:g} where it decays. "
+        f"A planted world of k = {back}, {fixations:,} fixations, {of_seeds(rows)}. The Time Decay Unit, a "
+        "linear predictor without carry, "
+        f"gradient descent at r = {RATE:g} with decoupled weight decay of \N{GREEK SMALL LETTER ETA} = "
+        f"{DECAY:g} where it decays. "
         "The law: PᵀP - UUᵀ shrinks as exp(-2 r \N{GREEK SMALL LETTER ETA} t)."
     ]
     for text, members in settings.items():
         start = _start(members)
-        told = f"{text}: the cosine of PᵀP with the covariance of y goes from {spoken(start, 2)} to {ranged(members, 'last_balance', 2)}"
+        end = ranged(members, "last_balance", 2)
+        told = f"{text}: the cosine of PᵀP with the covariance of y goes from {spoken(start, 2)} to {end}"
         if members[0]["last_apart"] is not None:
             told += f"; PᵀP - UUᵀ ends at {spoken(mean(members, 'last_apart'), 4)} of its start"
             law = mean(members, "last_law")

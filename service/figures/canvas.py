@@ -102,7 +102,9 @@ def named(name: object) -> str:
 def letter(axes: Sequence[Axes]) -> None:
     """a, b, c ... before the titles."""
     for number, axis in enumerate(axes):
-        axis.set_title(f"{chr(ord('a') + number)}  {axis.get_title(loc='left')}".rstrip(), loc="left", fontweight="bold")
+        axis.set_title(
+            f"{chr(ord('a') + number)}  {axis.get_title(loc='left')}".rstrip(), loc="left", fontweight="bold"
+        )
 
 
 def course(
@@ -163,8 +165,10 @@ def dots(
         means.append(mean)
         places.append(place + shift)
         if dot.low is not None and dot.high is not None:
-            axis.plot([dot.low, dot.high], [place + shift] * 2, color=look["color"], linewidth=1.2, solid_capstyle="butt",
-                      gid=f"interval-{named(label)}-{named(name)}")  # fmt: skip
+            axis.plot(
+                [dot.low, dot.high], [place + shift] * 2, color=look["color"], linewidth=1.2, solid_capstyle="butt",
+                gid=f"interval-{named(label)}-{named(name)}",
+            )  # fmt: skip
         if len(dot.seeds) > 1:
             axis.plot(dot.seeds, [place + shift] * len(dot.seeds), linestyle="", color=look["color"], marker="|",
                       markersize=6.0, alpha=0.55, markeredgewidth=0.8)  # fmt: skip

@@ -8,7 +8,21 @@ import numpy as np
 
 from model.collapse import WITHIN
 from service.experiment_rows import Row
-from service.figures.canvas import BLUE, GREY, VERMILION, Dot, Page, Picture, course, dots, letter, line_at, named, names_beside, new
+from service.figures.canvas import (
+    BLUE,
+    GREY,
+    VERMILION,
+    Dot,
+    Page,
+    Picture,
+    course,
+    dots,
+    letter,
+    line_at,
+    named,
+    names_beside,
+    new,
+)
 from service.figures.grouped import dot, each, groups, mean, of_seeds, ranged, spoken
 
 _COLUMNS = 5
@@ -43,8 +57,9 @@ def _covariance(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
         if learned.shape != frozen.shape or learned.ndim != 2:
             axis.text(0.5, 0.5, "no number", ha="center", va="center", transform=axis.transAxes)
             continue
-        image = axis.imshow(np.where(np.tri(len(learned), k=-1) > 0, frozen, learned), vmin=0.0, vmax=1.0, cmap="cividis",
-                            interpolation="nearest", gid=f"covariance-{named(setting)}")  # fmt: skip
+        both = np.where(np.tri(len(learned), k=-1) > 0, frozen, learned)
+        name = f"covariance-{named(setting)}"
+        image = axis.imshow(both, vmin=0.0, vmax=1.0, cmap="cividis", interpolation="nearest", gid=name)
         axis.plot([-0.5, len(learned) - 0.5], [-0.5, len(learned) - 0.5], color="white", linewidth=0.8)
     for axis in axes[len(settings) :]:
         axis.set_axis_off()
@@ -69,7 +84,14 @@ def _spectrum(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
             size = min(map(len, shares), default=0)
             if size:
                 ranks = _ranks(size)
-                course(axis, ranks, [[share[rank - 1] for rank in ranks] for share in shares], label=label, number=0, **look)
+                course(
+                    axis,
+                    ranks,
+                    [[share[rank - 1] for rank in ranks] for share in shares],
+                    label=label,
+                    number=0,
+                    **look,
+                )
         axis.set_title(setting, loc="left")
         axis.set_xscale("log")
         axis.set_yscale("log")
@@ -103,13 +125,30 @@ def _told(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
         look = {"color": VERMILION if wrong else BLUE}
         mine = {setting: rows for setting, rows in settings.items() if rows[0]["wrong"] is wrong}
         dots(loss, {name: _losses(rows) for name, rows in mine.items()}, at=at, label=label, number=number, **look)
-        dots(rank, {name: dot(rows, "rank_ratio") for name, rows in mine.items()}, at=at, label=label, number=number, **look)
-        dots(skill, {name: dot(rows, "skill") for name, rows in mine.items()}, at=at, label=label, number=number, **look)
-        dots(told, {name: Dot(each(rows, "told_at")) for name, rows in mine.items()}, at=at, label=label, number=number, **look)
+        dots(
+            rank,
+            {name: dot(rows, "rank_ratio") for name, rows in mine.items()},
+            at=at,
+            label=label,
+            number=number,
+            **look,
+        )
+        dots(
+            skill, {name: dot(rows, "skill") for name, rows in mine.items()}, at=at, label=label, number=number, **look
+        )
+        dots(
+            told,
+            {name: Dot(each(rows, "told_at")) for name, rows in mine.items()},
+            at=at,
+            label=label,
+            number=number,
+            **look,
+        )
     for place, rows in enumerate(settings.values()):
         if len(each(rows, "told_at")) < len(rows):
-            told.annotate(f"{len(each(rows, 'told_at'))} of {len(rows)} seeds", (1.0, place), xycoords=("axes fraction", "data"),
-                          ha="right", va="center", fontsize=7.0)  # fmt: skip
+            said = f"{len(each(rows, 'told_at'))} of {len(rows)} seeds"
+            at_edge = ("axes fraction", "data")
+            told.annotate(said, (1.0, place), xycoords=at_edge, ha="right", va="center", fontsize=7.0)
     loss.set(xscale="log", xlabel="loss, last quarter /\nfirst quarter (ratio)")
     rank.set(xscale="log", xlabel="effective rank /\nfrozen network's (ratio)")
     skill.set(xlabel="skill (share of the best\ntrivial error), 95 %")
@@ -148,8 +187,10 @@ def _said(stream: str, fixations: int, settings: Mapping[str, Sequence[Row]], ro
     told = [row for members in wrong for row in members if row["told"]]
     runs = sum(map(len, wrong))
     said = [
-        f"{stream}, {fixations:,} fixations, {of_seeds(rows)}: {len(settings)} settings, {len(wrong)} of which learn nothing worth "
-        f"having. In {len(fell)} of these the loss falls (mean of the seeds, last quarter below the first); {len(told)} of their "
+        f"{stream}, {fixations:,} fixations, {of_seeds(rows)}: {len(settings)} settings, {len(wrong)} of "
+        "which learn nothing worth "
+        f"having. In {len(fell)} of these the loss falls (mean of the seeds, last quarter below the first); "
+        f"{len(told)} of their "
         f"{runs} runs are told within {WITHIN:,} fixations."
     ]
     for setting, members in settings.items():
@@ -157,7 +198,8 @@ def _said(stream: str, fixations: int, settings: Mapping[str, Sequence[Row]], ro
         at = each(members, "told_at")
         when = f"told in {len(at)} of {len(members)} seeds, first after {_span(at)} fixations" if at else "never told"
         said.append(
-            f"{setting} ({members[0]['text']}): loss {spoken(None if ratio is None else float(np.mean(ratio.seeds)), 3)} of its first "
+            f"{setting} ({members[0]['text']}): loss "
+            f"{spoken(None if ratio is None else float(np.mean(ratio.seeds)), 3)} of its first "
             f"quarter's, effective rank {spoken(mean(members, 'effective_rank'), 1)} of the frozen network's "
             f"{spoken(mean(members, 'effective_rank_frozen'), 1)}, skill {ranged(members, 'skill')}; {when}."
         )

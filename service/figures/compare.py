@@ -31,47 +31,84 @@ def draw(rows: Sequence[Row]) -> Page:
 def _side(row: Row, which: str) -> str:
     """What it is called in a picture: the path's last part, and the layer."""
     name = Path(row[which]).name or row[which]
-    return name if row[f"layer_{which}"] == "array" else f"{name}, {row[f'layer_{which}']}"
+    layer = row[f"layer_{which}"]
+    return name if layer == "array" else f"{name}\n{layer}"
+
+
+def _flat(row: Row, which: str) -> str:
+    return _side(row, which).replace("\n", ", ")
 
 
 def _picture(name: str, rows: Sequence[Row]) -> Picture:
     rsa = next((row for row in rows if "unlike_a" in row), None)
-    figure, axes = new(1 if rsa is None else 2, 2, height_in=2.9 if rsa is None else 5.6, height_ratios=None if rsa is None else [1.0, 1.35])
+    figure, axes = new(
+        1 if rsa is None else 2,
+        2,
+        height_in=2.9 if rsa is None else 5.6,
+        height_ratios=None if rsa is None else [1.0, 1.35],
+    )
     for axis, row in zip(axes, rows, strict=False):
         _histogram(axis, row)
     for axis in axes[len(rows) : 2]:
         axis.set_axis_off()
     if rsa is not None:
         for axis, which in zip(axes[2:], ("a", "b"), strict=True):
-            image = axis.imshow(np.array(rsa[f"unlike_{which}"]), vmin=0.0, vmax=1.0, cmap="cividis", interpolation="nearest",
-                                extent=(0, rsa["stimuli"], rsa["stimuli"], 0), gid=f"unlike-{which}")  # fmt: skip
+            count, unlike = rsa["stimuli"], np.array(rsa[f"unlike_{which}"])
+            image = axis.imshow(
+                unlike, vmin=0.0, vmax=1.0, cmap="cividis", interpolation="nearest", extent=(0, count, count, 0),
+                gid=f"unlike-{which}",
+            )  # fmt: skip
             axis.set(xlabel="stimulus (in order)", ylabel="stimulus (in order)")
-            axis.set_title(f"{which.upper()}: {_side(rsa, which)}", loc="left")
+            axis.set_title(f"{which.upper()}: {_side(rsa, which)}", loc="left", fontsize=7.5)
         bar = figure.colorbar(image, ax=axes[2:], fraction=0.05, pad=0.02)
         bar.set_label(f"dissimilarity ({rsa['dissimilarity']}), rank / pairs (0 to 1)")
     letter(axes[: len(rows)])
     first = rows[0]
-    return Picture(name, figure, f"Similarity of A ({_side(first, 'a')}) and B ({_side(first, 'b')}), beside what shuffled stimuli give")
+    return Picture(
+        name,
+        figure,
+        f"Similarity of A ({_flat(first, 'a')}) and B ({_flat(first, 'b')}), beside what shuffled stimuli give",
+    )
 
 
 def _histogram(axis: Axes, row: Row) -> None:
     values = [*row["null"], row["value"], row["low"], row["high"]]
     edges = np.linspace(min(values), max(values), _BINS + 1).tolist() if max(values) > min(values) else _BINS
     axis.hist(row["null"], bins=edges, color=GREY, label="stimuli shuffled", gid=f"null-{row['measure']}")
-    axis.hist(row["halves"], bins=edges, histtype="step", color=BLUE, linestyle="--", label="random halves", gid=f"halves-{row['measure']}")
+    axis.hist(
+        row["halves"],
+        bins=edges,
+        histtype="step",
+        color=BLUE,
+        linestyle="--",
+        label="random halves",
+        gid=f"halves-{row['measure']}",
+    )
     axis.axvline(row["value"], color=VERMILION, label=f"A and B, p = {row['p']:.4f}", gid=f"value-{row['measure']}")
-    axis.axvspan(row["low"], row["high"], color=VERMILION, alpha=0.15, linewidth=0.0, label="95 % of the halves", gid=f"interval-{row['measure']}")
+    axis.axvspan(
+        row["low"],
+        row["high"],
+        color=VERMILION,
+        alpha=0.15,
+        linewidth=0.0,
+        label="95 % of the halves",
+        gid=f"interval-{row['measure']}",
+    )
     axis.set(xlabel="similarity (1: the same)", ylabel=f"draws (of {row['draws']:,})")
     axis.set_title(_NAMES[row["measure"]], loc="left")
-    axis.set_ylim(0.0, axis.get_ylim()[1] * 1.45)
-    axis.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.6)
+    axis.set_ylim(0.0, axis.get_ylim()[1] * 1.35)
+    shown = axis.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.6, frameon=True, framealpha=1.0)
+    shown.get_frame().set(edgecolor="none", facecolor="white")
 
 
 def _sentence(row: Row) -> str:
     told = (
-        f"{_NAMES[row['measure']]}, of A ({row['a']}, {row['layer_a']}, {row['units_a']:,} units) and B ({row['b']}, {row['layer_b']}, "
-        f"{row['units_b']:,} units) over {row['stimuli']:,} stimuli: {spoken(row['value'])} [{spoken(row['low'])}, {spoken(row['high'])}]; "
-        f"shuffled {spoken(row['null_mean'])} [{spoken(row['null_low'])}, {spoken(row['null_high'])}], p = {row['p']:.4f}"
+        f"{_NAMES[row['measure']]}, of A ({row['a']}, {row['layer_a']}, {row['units_a']:,} units) and B "
+        f"({row['b']}, {row['layer_b']}, "
+        f"{row['units_b']:,} units) over {row['stimuli']:,} stimuli: {spoken(row['value'])} "
+        f"[{spoken(row['low'])}, {spoken(row['high'])}]; "
+        f"shuffled {spoken(row['null_mean'])} [{spoken(row['null_low'])}, {spoken(row['null_high'])}], p = "
+        f"{row['p']:.4f}"
     )
     return told + (f"; not debiased {spoken(row['biased'])}." if row.get("biased") is not None else ".")
 
@@ -80,7 +117,8 @@ def _null(row: Row, block: int) -> str:
     """What the test and the interval are of."""
     shuffled = "single stimuli were" if block == 1 else f"blocks of {block} neighbours were"
     return (
-        f"{row['draws']:,} times {shuffled} shuffled (seed {row['seed']}); p is the share at least as similar, the pair itself among "
+        f"{row['draws']:,} times {shuffled} shuffled (seed {row['seed']}); p is the share at least as "
+        "similar, the pair itself among "
         f"them. The interval is of {row['draws']:,} random halves of the stimuli. "
         + ("Where stimuli follow one another in time, p is too small so: say --block. " if block == 1 else "")
         + "Similar is not the same as caused, explained or used by."

@@ -29,12 +29,19 @@ def draw(rows: Sequence[Row]) -> Page:
     error.set_title("size of the difference", loc="left")
     error.set_yscale("log")
     line_at(error, EXACT, upright=False)
-    error.annotate("under this: called exact", (0.12, EXACT), xytext=(0, 3), textcoords="offset points", color="#555555", fontsize=7.0)
+    error.annotate(
+        "under this: called exact",
+        (0.12, EXACT),
+        xytext=(0, 3),
+        textcoords="offset points",
+        color="#555555",
+        fontsize=7.0,
+    )
     letter(axes)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=3.4)
     alt = "Cosine and relative error of forward propagation against back-propagation through time, over gate scale"
-    return Page("Is the gradient right? Forward propagation over the size of the gates", [Picture("fidelity", figure, alt)],
-                _said(rows))  # fmt: skip
+    title = "Is the gradient right? Forward propagation over the size of the gates"
+    return Page(title, [Picture("fidelity", figure, alt)], _said(rows))
 
 
 def _value(rows: Sequence[Row], scale: float, name: str) -> float | None:
@@ -43,14 +50,19 @@ def _value(rows: Sequence[Row], scale: float, name: str) -> float | None:
 
 def _said(rows: Sequence[Row]) -> list[str]:
     said = [
-        f"float64, n = {UNITS} units, m = {FEATURES} features, {STEPS} fixations with the weights held fixed, {of_seeds(rows)}: the summed "
+        f"float64, n = {UNITS} units, m = {FEATURES} features, {STEPS} fixations with the weights held fixed, "
+        f"{of_seeds(rows)}: the summed "
         "gradient of all gates and of V by forward propagation, beside back-propagation through time."
     ]
     for circuit, members in groups(rows, "circuit").items():
-        worst = {scale: max(each(own, "relative_error"), default=None) for scale, own in groups(members, "scale").items()}
+        worst = {
+            scale: max(each(own, "relative_error"), default=None) for scale, own in groups(members, "scale").items()
+        }
         exact = [scale for scale, value in worst.items() if value is not None and value < EXACT]
         other = [scale for scale in worst if scale not in exact]
-        told = f"{circuit}: under {EXACT:g} relative error in every seed at scales {', '.join(map(str, exact)) or 'none'}"
+        told = (
+            f"{circuit}: under {EXACT:g} relative error in every seed at scales {', '.join(map(str, exact)) or 'none'}"
+        )
         if other:
             last = max(other)
             least = min(each(groups(members, "scale")[last], "cosine"), default=None)

@@ -53,7 +53,9 @@ def _picture(name: str, back: int, fixations: int, methods: dict[str, list[Row]]
     right.set_title("how far apart the two are", loc="left")
     right.set_xticks(POSITIONS)
     letter(axes)
-    return Picture(name, figure, f"Error by position, planted world of k = {back}, {fixations:,} fixations: RFP, BPTT, epoch 0")
+    return Picture(
+        name, figure, f"Error by position, planted world of k = {back}, {fixations:,} fixations: RFP, BPTT, epoch 0"
+    )
 
 
 def _errors(row: Row) -> list[float | None]:
@@ -71,8 +73,10 @@ def _off(row: Row, truth: Sequence[Row]) -> list[float | None]:
 
 def _said(back: int, fixations: int, methods: dict[str, list[Row]], rows: Sequence[Row]) -> list[str]:
     said = [
-        f"A planted world of k = {back}: what comes depends on the place {back} fixations before, so it can be foreseen from "
-        f"position {back} on and not before. {fixations:,} fixations in sequences of {SEQUENCE}, {of_seeds(rows)}; errors are means "
+        f"A planted world of k = {back}: what comes depends on the place {back} fixations before, so it can "
+        "be foreseen from "
+        f"position {back} on and not before. {fixations:,} fixations in sequences of {SEQUENCE}, "
+        f"{of_seeds(rows)}; errors are means "
         f"over the last quarter, divided by those of carry-mean at the same position (1: as good as the mean)."
     ]
     for method, (label, _) in _LOOKS.items():
@@ -82,7 +86,8 @@ def _said(back: int, fixations: int, methods: dict[str, list[Row]], rows: Sequen
             said.append(f"{label}: {spoken(before, 2)} before position {back}, {spoken(after, 2)} from there on.")
     if "rfp" in methods and (off := each(methods["rfp"], "most_off")):
         said.append(
-            f"Learned by forward propagation and by back-propagation through time, the error at no position and in no seed "
+            "Learned by forward propagation and by back-propagation through time, the error at no position "
+            "and in no seed "
             f"differs by more than {spoken(100.0 * max(off), 4)} %; over all positions RFP's is "
             f"{spoken(mean(methods['rfp'], 'over_bptt'), 4)} of BPTT's."
         )

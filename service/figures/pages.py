@@ -51,7 +51,10 @@ def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: str) -> l
             folder.mkdir(parents=True, exist_ok=True)
             written = [path for picture in page.pictures for path in canvas.write(picture, folder)]
         held = folder / f"{experiment}.json"
-        _whole(held, f'{{"experiment": {json.dumps(experiment)}, "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n")
+        _whole(
+            held,
+            f'{{"experiment": {json.dumps(experiment)}, "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n",
+        )
         told = folder / f"{experiment}.md"
         _whole(told, markdown(page, experiment, table))
     except OSError as error:
@@ -65,7 +68,11 @@ def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: str) -> l
 
 def markdown(page: Page, experiment: str, table: str) -> str:
     """The page of text."""
-    parts = [f"# {page.title}", f"Drawn from the rows in [{experiment}.json]({experiment}.json) by `rjepa experiment draw`; every number is theirs."]
+    parts = [
+        f"# {page.title}",
+        f"Drawn from the rows in [{experiment}.json]({experiment}.json) by `rjepa experiment draw`; every "
+        "number is theirs.",
+    ]
     for picture in page.pictures:
         parts.append(f"![{picture.alt}]({picture.name}.svg)")
     parts += ["## What is seen", "\n".join(f"- {sentence}" for sentence in page.said), "## The rows", table]

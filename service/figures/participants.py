@@ -19,7 +19,10 @@ def draw(rows: Sequence[Row]) -> Page:
             told = f"skill {ranged(own, 'skill')}"
             if arrangement != "alone":
                 told += f", {ranged(own, 'gain')} more than alone in skill against AR(1)"
-            said.append(f"{learner}, {stream}, participant {person}, {arrangement}: {told} ({own[0]['fixations']:,} fixations, {of_seeds(own)}).")
+            said.append(
+                f"{learner}, {stream}, participant {person}, {arrangement}: {told} ({own[0]['fixations']:,} "
+                f"fixations, {of_seeds(own)})."
+            )
     return Page("By turns: two who share weights", pictures, said)
 
 
@@ -29,11 +32,28 @@ def _picture(name: str, rows: Sequence[Row]) -> Picture:
     figure, axes = new(1, 2, height_in=0.42 * len(at) + 1.5, sharey=True)
     arrangements = groups(rows, "arrangement")
     for number, (arrangement, members) in enumerate(arrangements.items()):
-        own = {f"{stream}, participant {person}": found for (stream, person), found in groups(members, "stream", "participant").items()}
+        own = {
+            f"{stream}, participant {person}": found
+            for (stream, person), found in groups(members, "stream", "participant").items()
+        }
         shift = 0.2 * (number - (len(arrangements) - 1) / 2.0)
-        dots(axes[0], {one: dot(found, "skill") for one, found in own.items()}, at=at, label=arrangement, number=number, shift=shift)
+        dots(
+            axes[0],
+            {one: dot(found, "skill") for one, found in own.items()},
+            at=at,
+            label=arrangement,
+            number=number,
+            shift=shift,
+        )
         if arrangement != "alone":
-            dots(axes[1], {one: dot(found, "gain") for one, found in own.items()}, at=at, label=arrangement, number=number, shift=shift)
+            dots(
+                axes[1],
+                {one: dot(found, "gain") for one, found in own.items()},
+                at=at,
+                label=arrangement,
+                number=number,
+                shift=shift,
+            )
     axes[0].set(xlabel="skill, 95 % (share)")
     axes[1].set(xlabel="more than alone in skill against AR(1), 95 % (share)")
     for axis, title in zip(axes, ("what is foreseen", "what sharing weights is worth"), strict=True):
@@ -42,4 +62,8 @@ def _picture(name: str, rows: Sequence[Row]) -> Picture:
         names_beside(axis, at)
     letter(axes)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return Picture(name, figure, "Skill of two participants alone, by turns and as one unmarked stream, and the difference to alone")
+    return Picture(
+        name,
+        figure,
+        "Skill of two participants alone, by turns and as one unmarked stream, and the difference to alone",
+    )

@@ -21,13 +21,16 @@ def draw(rows: Sequence[Row]) -> Page:
     learners = groups(rows, "learner")
     single = {name: own for name, own in learners.items() if _LESS not in name}
     pairs = {name: own for name, own in learners.items() if _LESS in name}
-    pictures = [_picture("scenes", single, "Still scenes: skill, error as a scene is explored, and returns, by learner")]
+    pictures = [
+        _picture("scenes", single, "Still scenes: skill, error as a scene is explored, and returns, by learner")
+    ]
     if pairs:
         alt = "Still scenes: differences of two learners on the same scenes, with paired intervals"
         pictures.append(_picture("scenes-differences", pairs, alt, differ=True))
     first = rows[0]
     said = [
-        f"{first['scenes']} scenes from {first.get('files', '?')} files, {first['fixations']:,} fixations, {of_seeds(rows)}; the last half is "
+        f"{first['scenes']} scenes from {first.get('files', '?')} files, {first['fixations']:,} fixations, "
+        f"{of_seeds(rows)}; the last half is "
         f"told, intervals (95 %) are over scenes.{'' if first.get('judged', True) else ' Too few scenes to be judged.'}"
     ]
     for name, own in single.items():

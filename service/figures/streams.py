@@ -15,7 +15,8 @@ _MEASURES = (
     ("how much is foreseen", "R² of the next features", (
         ("prediction p", "probe"), ("untrained p", "probe_untrained"), ("features z", "probe_features"),
         ("ceiling, 8 fixations", "probe_ceiling"))),
-    ("which fixation comes", "found among 100 (share)", (("prediction p", "retrieval"), ("copy-last", "retrieval_trivial"))),
+    ("which fixation comes", "found among 100 (share)", (
+        ("prediction p", "retrieval"), ("copy-last", "retrieval_trivial"))),
     ("dimensions", "effective rank / frozen (ratio)", (("embedding y", "rank_ratio"),)),
 )  # fmt: skip
 
@@ -25,11 +26,15 @@ def draw(rows: Sequence[Row]) -> Page:
     streams = groups(rows, "stream")
     said = []
     for stream, members in streams.items():
-        said.append(f"{stream}, {members[0]['fixations']:,} fixations, {of_seeds(members)}.{'' if members[0]['judged'] else ' Too few to be judged.'}")
+        said.append(
+            f"{stream}, {members[0]['fixations']:,} fixations, "
+            f"{of_seeds(members)}.{'' if members[0]['judged'] else ' Too few to be judged.'}"
+        )
         for name, own in _learners(members).items():
             told = f"{name}: skill {ranged(own, 'skill')}"
             if mean(own, "probe") is not None:
-                told += f"; the next features are foreseen with R² {spoken(mean(own, 'probe'))} by p, {spoken(mean(own, 'probe_features'))} by z"
+                by_p, by_z = spoken(mean(own, "probe")), spoken(mean(own, "probe_features"))
+                told += f"; the next features are foreseen with R² {by_p} by p, {by_z} by z"
             said.append(f"{stream}, {told}.")
     pictures = [_skill(streams)]
     if any(row["learner"] == "default" and not row["shuffled"] and "probe" in row for row in rows):
@@ -42,7 +47,11 @@ def _learners(rows: Sequence[Row]) -> dict[str, list[Row]]:
     told = len({row["gaze"] for row in rows}) > 1
     found: dict[str, list[Row]] = {}
     for row in rows:
-        name = row["learner"] + (", shuffled" if row["shuffled"] else "") + (", no gaze" if told and not row["gaze"] else "")
+        name = (
+            row["learner"]
+            + (", shuffled" if row["shuffled"] else "")
+            + (", no gaze" if told and not row["gaze"] else "")
+        )
         found.setdefault(name, []).append(row)
     return found
 
@@ -52,7 +61,9 @@ def _skill(streams: dict[str, list[Row]]) -> Picture:
     names = list(dict.fromkeys(name for own in by_stream.values() for name in own))
     names.sort(key=lambda name: "shuffled" in name)
     lines = -(-len(streams) // _COLUMNS)
-    figure, axes = new(lines, min(_COLUMNS, len(streams)), height_in=(0.165 * len(names) + 0.75) * lines + 0.3, sharey=True)
+    figure, axes = new(
+        lines, min(_COLUMNS, len(streams)), height_in=(0.165 * len(names) + 0.75) * lines + 0.3, sharey=True
+    )
     for axis, (stream, learners) in zip(axes, by_stream.items(), strict=False):
         dots(axis, {name: dot(rows, "skill") for name, rows in learners.items()}, at=names, label=stream, least=_LEAST)
         line_at(axis, 0.0)
@@ -66,9 +77,14 @@ def _skill(streams: dict[str, list[Row]]) -> Picture:
     return Picture("streams", figure, "Skill of each learner on each stream, with its interval; each seed a stroke")
 
 
+def _default(rows: Sequence[Row]) -> list[Row]:
+    """The default's in order, told of the gaze where there is any."""
+    gaze = any(row["gaze"] for row in rows)
+    return [row for row in rows if row["learner"] == "default" and not row["shuffled"] and row["gaze"] is gaze]
+
+
 def _measures(streams: dict[str, list[Row]]) -> Picture:
-    mine = {stream: [row for row in rows if row["learner"] == "default" and not row["shuffled"] and (row["gaze"] or not any(
-        other["gaze"] for other in rows))] for stream, rows in streams.items()}  # fmt: skip
+    mine = {stream: _default(rows) for stream, rows in streams.items()}
     names = [stream for stream, rows in mine.items() if rows]
     figure, axes = new(1, len(_MEASURES), height_in=0.3 * len(names) + 1.7, sharey=True)
     for axis, (title, unit, series) in zip(axes, _MEASURES, strict=True):

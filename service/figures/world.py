@@ -26,7 +26,8 @@ def draw(rows: Sequence[Row]) -> Page:
         best = max(told, key=lambda name: mean(told[name], "share") or float("-inf"))
         parts = [f"{name} {spoken(mean(own, 'share'), 2)}" for name, own in told.items()]
         said.append(
-            f"k = {back}, {fixations:,} fixations, {of_seeds(members)}: share of the optimum over the last quarter {', '.join(parts)}. "
+            f"k = {back}, {fixations:,} fixations, {of_seeds(members)}: share of the optimum over the last "
+            f"quarter {', '.join(parts)}. "
             f"Most is found by {best}: {ranged(told[best], 'share')}."
         )
     for (back, fixations), members in groups([row for row in rows if row["shuffled"]], "back", "fixations").items():
@@ -46,9 +47,13 @@ def _shares(worlds: dict[tuple[int, int], list[Row]]) -> Picture:
         axis.set_xlim(_LEAST - 0.05, 1.08)
         axis.set_title(f"k = {back}\n{fixations:,} fixations", loc="left")
         names_beside(axis, names)
-    figure.supxlabel("share of the optimum (0: the mean, 1: the best there is), last quarter of the fixations", fontsize=8.0)
+    figure.supxlabel(
+        "share of the optimum (0: the mean, 1: the best there is), last quarter of the fixations", fontsize=8.0
+    )
     letter(axes)
-    return Picture("world", figure, "Share of the optimum that each learner finds in each planted world; each seed a stroke")
+    return Picture(
+        "world", figure, "Share of the optimum that each learner finds in each planted world; each seed a stroke"
+    )
 
 
 def _courses(worlds: dict[tuple[int, int], list[Row]]) -> Picture:
