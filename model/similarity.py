@@ -103,7 +103,7 @@ def compare(
     The test shuffles which stimulus of Y belongs to which of X, ``block`` neighbours at a time in their order: single
     ones (block 1) are exchangeable only where stimuli are independent. Where they follow one another in time,
     neighbours are alike on both sides whatever is represented; shuffling single ones destroys that, and p comes out far
-    too small. Blocks as long as the responses remember keep it.
+    too small. Blocks some times as long as the responses remember keep most of it.
 
     The interval is of random halves of the blocks, drawn without replacement (the delete-half jackknife, Shao and Wu
     1989): their spread about the whole is that of a bootstrap, which itself can't be used, for a stimulus that is drawn
@@ -244,7 +244,7 @@ def _columns(x: Array) -> _Columns:
         raise ModelError("all stimuli are answered alike: there is nothing to compare")
     x = x / largest
     if x.shape[1] > x.shape[0]:  # K is the same of n columns
-        x = np.linalg.qr(x.T, mode="r").T
+        x = np.asarray(np.linalg.qr(x.T, mode="r")).T
     x = x / np.linalg.norm(x)
     return _Columns(x, np.square(x).sum(axis=1))
 

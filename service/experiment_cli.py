@@ -133,7 +133,7 @@ def held(path: Path) -> tuple[str, list[Row]]:
 
 def draw(name: str, rows: list[Row], folder: Path) -> list[Path]:
     """Rows as JSON, PNG, SVG and a page of text in ``folder``. Raises :class:`ExperimentRefused`."""
-    return list(_pages().draw(name, rows, folder, table=told(TOLD[name], rows, markdown=True)))
+    return list(_pages().draw(name, rows, folder, table=lambda: told(TOLD[name], rows, markdown=True)))
 
 
 def _pages() -> Any:

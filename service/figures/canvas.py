@@ -83,15 +83,28 @@ def new(rows: int = 1, columns: int = 1, *, height_in: float, **how: Any) -> tup
     return figure, list(made.ravel())
 
 
-def write(picture: Picture, folder: Path) -> list[Path]:
-    """The picture as PNG and SVG, without a date; their paths. For :func:`drawing`. Raises OSError."""
-    png, svg = folder / f"{picture.name}.png", folder / f"{picture.name}.svg"
+def write(picture: Picture, folder: Path, *, source: str) -> list[Path]:
+    """The picture as PNG and SVG, without a date; their paths. ``source``: what it was drawn from, told in the SVG.
+
+    For :func:`drawing`. Raises OSError.
+    """
+    return [_write_png(picture, folder), write_svg(picture, folder, source=source)]
+
+
+def _write_png(picture: Picture, folder: Path) -> Path:
+    png = folder / f"{picture.name}.png"
     picture.figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None, "Description": picture.alt})
-    told = {"Date": None, "Creator": f"rjepa, matplotlib {mpl.__version__}", "Title": picture.alt}
+    return png
+
+
+def write_svg(picture: Picture, folder: Path, *, source: str) -> Path:
+    """As :func:`write`, the SVG alone."""
+    svg = folder / f"{picture.name}.svg"
+    told = {"Date": None, "Creator": f"rjepa, matplotlib {mpl.__version__}", "Title": picture.alt, "Source": source}
     drawn = io.StringIO()
     picture.figure.savefig(drawn, format="svg", metadata=told)
     svg.write_text(drawn.getvalue().replace("'DejaVu Sans'", _FAMILIES))
-    return [png, svg]
+    return svg
 
 
 def named(name: object) -> str:

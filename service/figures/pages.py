@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.errors import ExperimentRefused
-from service.experiment_rows import Row
+from service.experiment_rows import Row, digest
 from service.figures import (
     alignment,
     canvas,
@@ -38,10 +38,10 @@ DRAWN: dict[str, Callable[[Sequence[Row]], Page]] = {
 """Every experiment's pictures."""
 
 
-def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: str) -> list[Path]:
+def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: Callable[[], str]) -> list[Path]:
     """Write EXPERIMENT.json, its pictures as .png and .svg, and EXPERIMENT.md; the paths, the page last.
 
-    ``table``: the rows as Markdown, put under the sentences. Raises :class:`ExperimentRefused`.
+    ``table``: gives the rows as Markdown, put under the sentences. Raises :class:`ExperimentRefused`.
     """
     if not rows:
         raise ExperimentRefused(f"{experiment} has no finished row: there is nothing to draw")
@@ -49,14 +49,16 @@ def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: str) -> l
         with canvas.drawing():
             page = DRAWN[experiment](rows)
             folder.mkdir(parents=True, exist_ok=True)
-            written = [path for picture in page.pictures for path in canvas.write(picture, folder)]
+            written = [
+                path for picture in page.pictures for path in canvas.write(picture, folder, source=source_of(rows))
+            ]
         held = folder / f"{experiment}.json"
         _whole(
             held,
             f'{{"experiment": {json.dumps(experiment)}, "rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}\n",
         )
         told = folder / f"{experiment}.md"
-        _whole(told, markdown(page, experiment, table))
+        _whole(told, markdown(page, experiment, table()))
     except OSError as error:
         raise ExperimentRefused(f"{folder} can't be written ({error}): name another folder with --figures") from None
     except (LookupError, TypeError) as error:
@@ -64,6 +66,11 @@ def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: str) -> l
             f"the rows of {experiment} have no {error}: they are of another version; run the experiment again"
         ) from None
     return [held, *written, told]
+
+
+def source_of(rows: Sequence[Row]) -> str:
+    """What a picture tells of the rows it was drawn from."""
+    return f"rows {digest(list(rows))}"
 
 
 def markdown(page: Page, experiment: str, table: str) -> str:
