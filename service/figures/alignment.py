@@ -70,7 +70,10 @@ def _said(back: int, fixations: int, settings: dict[str, list[Row]], rows: Seque
         if members[0]["last_apart"] is not None:
             told += f"; PᵀP - UUᵀ ends at {spoken(mean(members, 'last_apart'), 4)} of its start"
             law = mean(members, "last_law")
-            told += f", the law says {spoken(law, 4)}" if law is not None else ", and the law does not hold for it"
+            if law is None:
+                told += ", and the law does not hold for it"
+            else:
+                told += f", the law says {spoken(law, 4)}, and at no look and in no seed is it more than {_off(members)} off"
         said.append(f"{told}. Effective rank at the end: {spoken(mean(members, 'last_rank'), 1)} dimensions.")
     return said
 
@@ -78,3 +81,9 @@ def _said(back: int, fixations: int, settings: dict[str, list[Row]], rows: Seque
 def _start(rows: Sequence[Row]) -> float | None:
     values = [row["balance"][0] for row in rows]
     return None if any(value is None for value in values) else float(sum(values) / len(values))
+
+
+def _off(rows: Sequence[Row]) -> str:
+    """The largest distance from the law, in percent of it."""
+    pairs = [pair for row in rows for pair in zip(row["apart"], row["law"], strict=True)]
+    return spoken(100.0 * max(abs(apart / law - 1.0) for apart, law in pairs), 2, unit=" %")

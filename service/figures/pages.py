@@ -61,7 +61,7 @@ def draw(experiment: str, rows: Sequence[Row], folder: Path, *, table: Callable[
         _whole(told, markdown(page, experiment, table()))
     except OSError as error:
         raise ExperimentRefused(f"{folder} can't be written ({error}): name another folder with --figures") from None
-    except (LookupError, TypeError) as error:
+    except LookupError as error:
         raise ExperimentRefused(
             f"the rows of {experiment} have no {error}: they are of another version; run the experiment again"
         ) from None

@@ -163,7 +163,8 @@ def test_some_of_the_fixations(source: Path) -> None:
     _, _, seqs = experiment_compare.answers(
         asked(source, "recorded", "recorded", "--seqs", "20", "99", "--stimuli", "10")
     )
-    assert list(seqs) == [20, 29, 38, 46, 55, 64, 73, 81, 90, 99]
+    assert (len(seqs), seqs[0], seqs[-1]) == (10, 20, 99)
+    assert set(np.diff(seqs)) <= {8, 9, 10}, "evenly"
 
 
 @pytest.mark.parametrize(

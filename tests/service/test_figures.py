@@ -1,4 +1,4 @@
-"""Every experiment's pictures and page, from real rows: the files are there, and hold the series and numbers they claim."""
+"""Every experiment's pictures and page, from real rows: the files hold the series and the numbers they claim."""
 
 from __future__ import annotations
 
