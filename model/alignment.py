@@ -127,7 +127,8 @@ def _decays(learner: Learner, setting: Setting) -> Tensor:
 def _look(learner: Learner, setting: Setting, rows: Tensor, start: float, at: int) -> dict[str, float | None]:
     p = linear_map(learner)
     assert p is not None, "every setting has a linear predictor"
-    covariance = torch.cov(rows.to(torch.float64).T)
+    rows = rows.to(torch.float64)
+    covariance = torch.cov(rows.T) if len(rows) > 1 else p.new_zeros(p.shape)
     trace, squared = float(covariance.trace()), float(covariance.square().sum())
     premises = learner.config.predictor.kind == "linear"
     return {

@@ -73,7 +73,7 @@ def _said(back: int, fixations: int, settings: dict[str, list[Row]], rows: Seque
             if law is None:
                 told += ", and the law does not hold for it"
             else:
-                told += f", the law says {spoken(law, 4)}, and at no look and in no seed is it more than {_off(members)} off"
+                told += f", the law says {spoken(law, 4)}, and in no seed is it ever more than {_off(members)} off"
         said.append(f"{told}. Effective rank at the end: {spoken(mean(members, 'last_rank'), 1)} dimensions.")
     return said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def _told(before: str, settings: Mapping[str, Sequence[Row]]) -> Picture:
     loss, rank, skill, told = axes
     for number, wrong in enumerate((True, False)):
         label = "must be told" if wrong else "control"
-        look = {"color": VERMILION if wrong else BLUE}
+        look: dict[str, Any] = {"color": VERMILION if wrong else BLUE}
         mine = {setting: rows for setting, rows in settings.items() if rows[0]["wrong"] is wrong}
         dots(loss, {name: _losses(rows) for name, rows in mine.items()}, at=at, label=label, number=number, **look)
         dots(

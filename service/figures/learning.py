@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from service.experiment_learning import SEQUENCE
+from model.figure_four import SEQUENCE
 from service.experiment_rows import Row
 from service.figures.canvas import BLACK, BLUE, GREEN, GREY, VERMILION, Page, Picture, course, letter, line_at, new
 from service.figures.grouped import each, groups, mean, of_seeds, spoken
 
 POSITIONS = range(1, SEQUENCE)
-_LOOKS = {
+_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "untrained": ("untrained: epoch 0", {"color": GREY, "linestyle": ":"}),
     "frozen": ("circuit frozen", {"color": GREEN, "linestyle": "-."}),
     "online": ("online RFP", {"color": BLUE, "linestyle": (0, (5, 1))}),

@@ -168,15 +168,14 @@ def test_an_experiment_draws_what_it_ran_and_goes_on_from_it(tmp_path: Path, mon
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == first
 
 
-def test_rows_kept_elsewhere_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment_cli, "KeptFeatures", FakeFeatures)
-    rows = tmp_path / "rows.json"
-    words = ["world", "--learners", "default", "--back", "2", "--fixations", "90", "--quiet", "--cache", str(tmp_path)]
-    for seeds in ("0", "1"):
-        more = ["--seeds", seeds, "--json", str(rows), "--figures", str(tmp_path / "drawn")]
-        assert experiment_cli.main([*words, *more]) == 0
-    assert len(json.loads(rows.read_text())["rows"]) == 2
-    assert [row["seed"] for row in json.loads((tmp_path / "drawn" / "world.json").read_text())["rows"]] == [1]
+def test_rows_kept_elsewhere_are_drawn_too(tmp_path: Path) -> None:
+    rows, array = tmp_path / "rows.json", str(tmp_path / "a.npy")
+    np.save(array, np.random.default_rng(0).standard_normal((20, 4)))
+    for seed in ("0", "1"):
+        more = ["--seed", seed, "--json", str(rows), "--figures", str(tmp_path / "drawn"), "--draws", "9", "--quiet"]
+        assert experiment_cli.main(["compare", array, array, *more]) == 0
+    assert len(json.loads(rows.read_text())["rows"]) == 4
+    assert [row["seed"] for row in json.loads((tmp_path / "drawn" / "compare.json").read_text())["rows"]] == [1, 1]
 
 
 def test_what_can_not_be_drawn_is_said(tmp_path: Path) -> None:
