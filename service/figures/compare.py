@@ -63,6 +63,7 @@ def _picture(name: str, rows: Sequence[Row]) -> Picture:
         bar = figure.colorbar(image, ax=axes[2:], fraction=0.05, pad=0.02)
         bar.set_label(f"dissimilarity ({rsa['dissimilarity']}), rank / pairs (0 to 1)")
     letter(axes[: len(rows)])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     first = rows[0]
     return Picture(
         name,
@@ -84,7 +85,7 @@ def _histogram(axis: Axes, row: Row) -> None:
         label="random halves",
         gid=f"halves-{row['measure']}",
     )
-    axis.axvline(row["value"], color=VERMILION, label=f"A and B, p = {row['p']:.4f}", gid=f"value-{row['measure']}")
+    axis.axvline(row["value"], color=VERMILION, label="A and B", gid=f"value-{row['measure']}")
     axis.axvspan(
         row["low"],
         row["high"],
@@ -95,10 +96,7 @@ def _histogram(axis: Axes, row: Row) -> None:
         gid=f"interval-{row['measure']}",
     )
     axis.set(xlabel="similarity (1: the same)", ylabel=f"draws (of {row['draws']:,})")
-    axis.set_title(_NAMES[row["measure"]], loc="left")
-    axis.set_ylim(0.0, axis.get_ylim()[1] * 1.35)
-    shown = axis.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.6, frameon=True, framealpha=1.0)
-    shown.get_frame().set(edgecolor="none", facecolor="white")
+    axis.set_title(f"{_NAMES[row['measure']]}: p = {row['p']:.4f}", loc="left")
 
 
 def _sentence(row: Row) -> str:
