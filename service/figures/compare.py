@@ -73,7 +73,7 @@ def _picture(name: str, rows: Sequence[Row]) -> Picture:
 
 
 def _histogram(axis: Axes, row: Row) -> None:
-    values = [*row["null"], row["value"], row["low"], row["high"]]
+    values = [*row["null"], *row["halves"], row["value"]]
     edges = np.linspace(min(values), max(values), _BINS + 1).tolist() if max(values) > min(values) else _BINS
     axis.hist(row["null"], bins=edges, color=GREY, label="stimuli shuffled", gid=f"null-{row['measure']}")
     axis.hist(
