@@ -80,7 +80,9 @@ class Heard:
 class Cutter(threading.Thread):
     """Listens from event ``last`` on to the one ``goal`` gives, cut again and again after a random number of bytes."""
 
-    def __init__(self, address: tuple[str, int], last: int, goal: Callable[[], int | None], seed: int) -> None:
+    def __init__(
+        self, address: tuple[str, int], last: int, goal: Callable[[], int | None], seed: int, **headers: str
+    ) -> None:
         super().__init__(daemon=True)
         self.events: list[Told] = []
         self.last = last
@@ -88,6 +90,7 @@ class Cutter(threading.Thread):
         self._address = address
         self._goal = goal
         self._random = random.Random(seed)
+        self._headers = headers
 
     def run(self) -> None:
         while (goal := self._goal()) is None or self.last < goal:
@@ -97,7 +100,7 @@ class Cutter(threading.Thread):
                 threading.Event().wait(0.05)
 
     def _listen_a_little(self) -> None:
-        heard = Heard(self._address, last=self.last)
+        heard = Heard(self._address, last=self.last, **self._headers)
         assert heard.status == 200, heard.response.read()
         heard.connection.sock.settimeout(0.5)
         left = self._random.randint(1, self._random.choice([20, 300, 2_000, 8_000]))
