@@ -159,7 +159,7 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
     assert np.array_equal(api.embed(PATCHES[0]), api.embed(png))
     told = api.representation("calls")
     assert (told.verdict, told.count) == ("not learning yet", len(errors))
-    assert api.gradient("calls").streams == ["calls"]
+    assert api.gradient("calls").stream == "calls"
     taken = api.take_checkpoint("mine", pinned=True)
     assert api.checkpoint(taken.id) == taken == api.checkpoints()[0]
     file = api.download(taken.id, tmp_path / "mine.safetensors")
@@ -178,20 +178,21 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
 
 
 def test_what_is_refused_is_raised(mortal: Mortal, api: rjepa.Api) -> None:
-    for call, status, code in (
-        (lambda: api.stream("nobody"), 404, "unknown_stream"),
-        (lambda: api.stream("no/body"), 404, "not_found"),
-        (lambda: api.restore("none"), 404, "unknown_checkpoint"),
-        (lambda: api.change_model(), 422, "invalid"),
-        (lambda: next(api.events(after=10**9)), 404, "unknown_event"),
-        (lambda: next(rjepa.Api(mortal.url, token="wrong").events()), 401, "unauthorized"),
-        (lambda: rjepa.Api(mortal.url).model(), 401, "unauthorized"),
-    ):
-        with pytest.raises(rjepa.ApiError) as caught:
-            call()
-        assert (caught.value.status, caught.value.code) == (status, code)
-        assert caught.value.detail
-        assert str(status) in str(caught.value)
+    with rjepa.Api(mortal.url, token="wrong") as stranger, rjepa.Api(mortal.url) as nobody:
+        for call, status, code in (
+            (lambda: api.stream("nobody"), 404, "unknown_stream"),
+            (lambda: api.stream("no/body"), 404, "not_found"),
+            (lambda: api.restore("none"), 404, "unknown_checkpoint"),
+            (lambda: api.change_model(), 422, "invalid"),
+            (lambda: next(api.events(after=10**9)), 404, "unknown_event"),
+            (lambda: next(stranger.events()), 401, "unauthorized"),
+            (lambda: nobody.model(), 401, "unauthorized"),
+        ):
+            with pytest.raises(rjepa.ApiError) as caught:
+                call()
+            assert (caught.value.status, caught.value.code) == (status, code)
+            assert caught.value.detail
+            assert str(status) in str(caught.value)
 
 
 def test_the_ten_lines_of_the_docs_run(mortal: Mortal, capsys: pytest.CaptureFixture[str]) -> None:

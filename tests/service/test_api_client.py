@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -170,14 +170,16 @@ def test_where_something_else_answers() -> None:
 
 def test_one_that_stays_away_is_waited_for_only_so_long(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
-    with interface(tmp_path) as http:
-        events = rjepa.Api(str(http.base_url)).events(after=0, patience_s=0.3)
-        lab.learn([0.5])
-        first = next(events)
-        assert isinstance(first, api_events.RecordEvent)
-        assert first.record.prediction_error == 0.5
-    with pytest.raises(rjepa.ApiError, match="no server answers"):
-        next(events)
+    with ExitStack() as stack:
+        with interface(tmp_path) as http:
+            made = stack.enter_context(rjepa.Api(str(http.base_url)))
+            events = made.events(after=0, patience_s=0.3)
+            lab.learn([0.5])
+            first = next(events)
+            assert isinstance(first, api_events.RecordEvent)
+            assert first.record.prediction_error == 0.5
+        with pytest.raises(rjepa.ApiError, match="no server answers"):
+            next(events)
     lab.journal.close()
 
 
