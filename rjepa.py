@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("service.check_cli", "verify a data directory"),
     "backup": ("service.backup_cli", "copy a data directory, also while its worker runs"),
     "experiment": ("service.experiment_cli", "the truth about learning, as numbers"),
+    "bench": ("service.bench_cli", "how fast, beside what can't be beaten, in one run"),
     "keys": ("service.access_cli", "CURVE keys"),
     "pair": ("service.access_cli", "one file that pairs an acquisition computer"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),
