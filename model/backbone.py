@@ -108,15 +108,15 @@ class PlainNetwork:
     """The pooled activities by torch's own layers."""
 
     def __init__(self, net: nn.Module) -> None:
-        self._net = net
+        self.net = net
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Activities of the stem and the four stages, averaged over space: (B, 64), (B, 256), ... (B, 2048)."""
-        return _pooled_areas(self._net, images)
+        return _pooled_areas(self.net, images)
 
     def weights(self) -> list[Tensor]:
         """Every convolution's weights."""
-        return [module.weight for module in self._net.modules() if isinstance(module, nn.Conv2d)]
+        return [module.weight for module in self.net.modules() if isinstance(module, nn.Conv2d)]
 
 
 def measure_statistics(
