@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "ingest": ("service.bench_ingest", "durable fixations a second, beside SQLite's own group commit"),
     "recover": ("service.bench_recover", "seconds to learn a journal again after a crash"),
     "start": ("service.bench_start", "seconds to ready, and of the client's first word"),
+    "size": ("service.bench_size", "bytes of a learner by its number of units"),
     "pipeline": ("service.bench_pipeline", "patch to durable and to learned under a load that does not wait"),
 }
 """Name, its module, and one line of help."""
