@@ -33,6 +33,8 @@ class Sensitivities(NamedTuple):
 
     values: Tensor
     """n/b x Kb x F: blocks, their numbers of state (component by component), weights as ``columns`` has them."""
+    within: float | None = None
+    """What no number of them passes, where that is known."""
 
 
 def is_exact(config: ModelConfig) -> bool:
@@ -62,9 +64,8 @@ class Propagation:
     def zero(self, like: Tensor) -> Sensitivities:
         """No weight has had an effect yet; dtype and device of ``like``."""
         circuit = self._circuit
-        return Sensitivities(
-            like.new_zeros(circuit.units // circuit.block, circuit.components * circuit.block, sum(self._widths))
-        )
+        rows, numbers = circuit.units // circuit.block, circuit.components * circuit.block
+        return Sensitivities(like.new_zeros(rows, numbers, sum(self._widths)), 0.0)
 
     def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
         """A, n/b x Kb x Kb: d state' / d state within a unit (or block)."""
