@@ -21,7 +21,7 @@ from model.config import ModelConfig
 from model.errors import ModelError
 from model.guard import Usual, energy, is_repeat
 from model.network import Attempt, Imagined, Made, Network, unfit
-from model.one_pass import OnePass, fits
+from model.one_pass import OnePass, Pass, fits
 from model.optimiser import Adam, Optimiser, Sgd
 from model.outcome import Outcome, Watched
 from model.parameters import GROUPS
@@ -58,7 +58,7 @@ class Learner:
         self.optimiser: Optimiser = Sgd()
         if config.learning.optimiser == "adam":
             self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
-        self._one_pass: OnePass | None = None
+        self._one_pass: Pass | None = None
         if fits(config) and self.network.credited:
             circuit, propagation = self.network.circuit, self.network.propagation
             self._one_pass = OnePass(config, circuit, propagation, self.parameters, self.optimiser)
@@ -189,7 +189,7 @@ class Learner:
         return 0.0 if rls is None else rls.learn(attempt.reading.phi, attempt.predicted.p - new.y)
 
     def _learn_in_one_pass(
-        self, one_pass: OnePass, own: StreamState, new: Imagined, attempt: Attempt | None, z: Tensor
+        self, one_pass: Pass, own: StreamState, new: Imagined, attempt: Attempt | None, z: Tensor
     ) -> tuple[Sensitivities, int, float]:
         """Gradient, weights and sensitivities together, see model/one_pass.py; units cut, the norm of the change."""
         passed = attempt.passed if attempt is not None and self.learning else None

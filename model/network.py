@@ -19,7 +19,7 @@ from torch import Tensor
 from model.action import Look
 from model.config import ModelConfig
 from model.guard import energy
-from model.one_pass import OnePass
+from model.one_pass import Pass
 from model.parameters import CREDITED, GROUPS, Parameters
 from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
 from model.reading import Reader, Told
@@ -150,7 +150,7 @@ class Network:
         opponents: Opponents,
         *,
         wanted: bool,
-        one_pass: OnePass | None = None,
+        one_pass: Pass | None = None,
         shown: bool = True,
     ) -> Attempt:
         """p, its error and every trivial one, and (if ``wanted``) the gradients.

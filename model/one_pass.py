@@ -75,6 +75,31 @@ class Step(NamedTuple):
     """Units whose sensitivities passed the limit and start again from zero."""
 
 
+class Pass(Protocol):
+    """What finds the gradient through time and learns from it in one go."""
+
+    rest: slice
+    """Of the flat parameters: those through which no credit passes, and which are not its own."""
+    rest_names: list[str]
+
+    def surely_finite(self, credit: Sensitivities, back: Tensor, rest: Tensor) -> bool:
+        """Whether no number of the gradient can be anything but finite."""
+        ...
+
+    def step(
+        self,
+        credit: Sensitivities,
+        partials: Partials,
+        weights: Weights,
+        state: Tensor,
+        z: Tensor,
+        back: Tensor | None,
+        rates: dict[str, float],
+    ) -> Step:
+        """One step of the optimiser begun, its weights changed, the credit carried on."""
+        ...
+
+
 class Kernel(Protocol):
     """One way through memory. Changes S, weights and moments; gives sum dw^2 and the rows past ``limit``."""
 

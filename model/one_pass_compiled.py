@@ -113,7 +113,7 @@ def _make(dtype: Any) -> Callable[..., None]:
         whole, whole, cube, vector, vector, vector, counts, vector, cube, matrix, cube, matrix, vector, whole,
         vector, numba.boolean[::1],
     )  # fmt: skip
-    return numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)  # type: ignore[no-any-return]
+    return numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
 
 
 _made = lru_cache(maxsize=None)(_make)
