@@ -43,9 +43,17 @@ class Learner:
     """
 
     def __init__(
-        self, config: ModelConfig, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        config: ModelConfig,
+        *,
+        seed: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        measured: bool = True,
     ) -> None:
+        """Without ``measured`` the trivial predictors and the rank are left out; what is learned is the same."""
         self.config = config
+        self._measured = measured
         self.dtype = dtype
         self._like = like = torch.zeros(1, dtype=dtype, device=device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -58,12 +66,10 @@ class Learner:
         self.optimiser: Optimiser = Sgd()
         if config.learning.optimiser == "adam":
             self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
-        self._one_pass: Pass | None = None
         if fits(config) and self.network.credited:
-            circuit, propagation = self.network.circuit, self.network.propagation
-            self._one_pass = OnePass(config, circuit, propagation, self.parameters, self.optimiser)
+            self.network.one_pass = OnePass(config, self.network.propagation, self.parameters, self.optimiser)
         self.usual = Usual(config.learning.far_threshold)
-        self.opponents = Opponents(config.features, config.embedding_size, like)
+        self.opponents = Opponents(config.features, config.embedding_size, like, measured=measured)
         self.rank = RankWindow(config.embedding_size, like)
         self.own: dict[str, StreamState] = {}
         self.learning = True
@@ -106,11 +112,11 @@ class Learner:
         if (reason := unfit(new, attempt, learning=self.learning)) is not None:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
-        if self._one_pass is None:
+        if self.network.one_pass is None:
             credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
             own, changed = self._learn(own, new, attempt)  # 6, 7
         else:
-            credit, cut, changed = self._learn_in_one_pass(self._one_pass, own, new, attempt, z)  # 6, 8, then 7
+            credit, cut, changed = self._learn_in_one_pass(self.network.one_pass, own, new, attempt, z)  # 6, 8, then 7
         self.own[stream] = self._move(own, new, credit, z, look)  # 9
         self._remember(own, new, z, attempt, marked)  # 10
         self.cut_units += cut
@@ -133,16 +139,8 @@ class Learner:
         if guesses is None:
             return None
         wanted = self.steps >= self.config.learning.warmup and (self.learning or self.watch is not None)
-        return self.network.attempt(
-            own,
-            new,
-            guesses,
-            look,
-            self.opponents,
-            wanted=wanted,
-            one_pass=self._one_pass,
-            shown=self.watch is not None,
-        )
+        shown = self.watch is not None
+        return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted, shown=shown)
 
     def _begin(self, own: StreamState) -> tuple[StreamState, float]:
         """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""
@@ -240,7 +238,8 @@ class Learner:
             if marked:
                 self.opponents.scene.update(own.kept, own.seen / own.position, z)
         self.opponents.update(z, new.y, before, self.steps)
-        self.rank.add(new.y)
+        if self._measured:
+            self.rank.add(new.y)
         self.steps += 1
 
     def _show(self, stream: str, own: StreamState, new: Imagined, z: Tensor, attempt: Attempt | None) -> None:

@@ -112,6 +112,8 @@ class Network:
         self.weights = self.parameters.by_name
         self.credited = any(GROUPS[name] in CREDITED for name in self.parameters.learned)
         """Whether any weight is learned through time."""
+        self.one_pass: Pass | None = None
+        """What learns gates and V and carries the credit on, where that is not :meth:`credit`."""
 
     def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
         """All weights at the start, float64, drawn in this order."""
@@ -150,12 +152,11 @@ class Network:
         opponents: Opponents,
         *,
         wanted: bool,
-        one_pass: Pass | None = None,
         shown: bool = True,
     ) -> Attempt:
         """p, its error and every trivial one, and (if ``wanted``) the gradients.
 
-        With ``one_pass`` only what that needs, unless all are to be ``shown``.
+        Where all else is learned in one pass only what that needs, unless all are to be ``shown``.
         """
         told = self.reader.told(guesses.z, own.look, look, own.places)
         reading = self.reader.reading(new.y_before, opponents.mean, opponents.deviation, told.numbers, new.carried[0])
@@ -167,10 +168,10 @@ class Network:
         back, gradient, passed = None, None, None
         if wanted and self.parameters.learned:
             back, parts = self._back(own, new, reading, predicted, missed)
-            if one_pass is not None:
-                passed = Passed(self._down(own, back), self.parameters.gather(parts, one_pass.rest_names))
-                shown = shown or not one_pass.surely_finite(own.sensitivities, passed.down, passed.rest)
-            if one_pass is None or shown:
+            if self.one_pass is not None:
+                passed = Passed(self._down(own, back), self.parameters.gather(parts, self.one_pass.rest_names))
+                shown = shown or not self.one_pass.surely_finite(own.sensitivities, passed.down, passed.rest)
+            if self.one_pass is None or shown:
                 gradient = self._gradient(own, back, parts)
         return Attempt(told, reading, predicted, errors, action_error, back, gradient, passed)
 

@@ -32,7 +32,7 @@ from model.guard import energy
 from model.optimiser import Optimiser, Rule
 from model.parameters import GROUPS, Parameters
 from model.rfp import Propagation, Sensitivities
-from model.rgc import Circuit, Partials, Weights
+from model.rgc import Partials, Weights
 
 _TILE = 32768
 """Numbers of one weight in a tile of rows on the CPU: what a row needs, eight times over, stays in the second cache."""
@@ -120,7 +120,6 @@ class OnePass:
     def __init__(
         self,
         config: ModelConfig,
-        circuit: Circuit,
         propagation: Propagation,
         parameters: Parameters,
         optimiser: Optimiser,
@@ -131,7 +130,7 @@ class OnePass:
             Segment(name, columns.start, columns.stop - columns.start, parameters.place(name))
             for name, columns in propagation.columns.items()
         ]
-        self._reads = [gate.reads for gate in circuit.cell.gates]
+        self._reads = [gate.reads for gate in propagation.circuit.cell.gates]
         flat, widest = parameters.flat, max(config.units, config.features)
         self._sources = flat.new_ones(len(self._segments), widest)
         ends = [part.place + part.width * config.units for part in self._segments if part.place >= 0]

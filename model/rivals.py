@@ -32,6 +32,9 @@ from model.rgc import Partials, Weights
 class Credit:
     """What they share: the optimiser's step of the weights that credit passes through. Made by ``learner``."""
 
+    reach = 1
+    """Steps of the past after which one costs no more than any later one."""
+
     def __init__(self, learner: Learner) -> None:
         network = learner.network
         self._parameters, self._optimiser = learner.parameters, learner.optimiser
@@ -83,7 +86,7 @@ class Rival(Learner):
     ) -> None:
         super().__init__(config, seed=seed, device=device)
         self.credit = make(self)
-        self._one_pass = self.credit
+        self.network.one_pass = self.credit
 
 
 class Truncated(Credit):
@@ -95,7 +98,7 @@ class Truncated(Credit):
 
     def __init__(self, learner: Learner, *, reach: int, every: int = 1, anew: bool = False) -> None:
         super().__init__(learner)
-        self._reach, self._every, self._anew = reach, every, anew
+        self.reach, self._every, self._anew = reach, every, anew
         circuit, like = self._circuit, learner.parameters.flat
         k, n, gates, own = circuit.components, circuit.units, len(circuit.cell.gates), len(circuit.cell.own)
         self._direct = like.new_zeros(reach, k, k, n)
@@ -129,13 +132,13 @@ class Truncated(Credit):
             self._optimiser.begin()  # the weights no credit passes through learn at every step
             if self._every == 1:
                 self._backs.zero_()
-            self._backs[(self._steps - 1) % self._reach] = back
+            self._backs[(self._steps - 1) % self.reach] = back
             if self._steps % self._every == 0:
                 if self._anew:
                     self._again()
                 squares = self._use(self._back(), rates)
-        self._keep(self._steps % self._reach, partials, state)
-        self._z[self._steps % self._reach] = z
+        self._keep(self._steps % self.reach, partials, state)
+        self._z[self._steps % self.reach] = z
         self._steps += 1
         return Step(credit, squares, 0)
 
@@ -146,7 +149,7 @@ class Truncated(Credit):
 
     def _slots(self) -> list[int]:
         """Of the steps held, the oldest first."""
-        return [step % self._reach for step in range(max(0, self._steps - self._reach), self._steps)]
+        return [step % self.reach for step in range(max(0, self._steps - self.reach), self._steps)]
 
     def _again(self) -> None:
         """The steps held, with today's weights from the state before the first of them."""

@@ -1,8 +1,8 @@
 """``rjepa bench step``: one learning step beside a copy of the bytes it touches, and beside its rivals.
 
 The same learner each time (the bounded circuit, a linear predictor by Adam, no gaze; features and embedding as the
-options say), with gates that are not zero. What is timed is ``Learner.observe``: everything a fixation brings but the
-retina and the diagnostics. A circuit's contenders take turns:
+options say), with gates that are not zero. What is timed is ``Learner.observe`` without the trivial predictors and the
+rank; the default learner has them. A circuit's contenders take turns:
 
     copy        a plain copy of half as many bytes as a step reads and writes (a copy does both)
     step        recurrent forward propagation
@@ -189,7 +189,7 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
     config = config_of(gates, n, features=features, embedding=arguments.embedding)
     if arguments.embedding > 2 * n or (config.gates == "modular" and n % config.block):
         raise BenchRefused(f"n = {n} does not go with gates {gates} and an embedding of {arguments.embedding}")
-    learner = Learner(config, seed=0, device=device)
+    learner = Learner(config, seed=0, device=device, measured=False)
     timed = [_copy(learner, device), Timed("step", _observing(learner, features, device))]
     rivals: dict[str, Rival] = {}
     if not arguments.without_rivals:
@@ -221,10 +221,10 @@ def _rivals(config: ModelConfig, device: str) -> dict[str, Rival]:
         "anew": partial(Truncated, reach=REACH, anew=True),
         "every": partial(Truncated, reach=REACH, every=REACH),
     }
-    weights = Learner(config, seed=0).parameters.flat.numel() if config.units <= 512 else 0
+    weights = Learner(config, seed=0, measured=False).parameters.flat.numel() if config.units <= 512 else 0
     if 0 < weights * config.units * config.components * 4 <= _RTRL_BYTES:
         makers["rtrl"] = FullRtrl
-    return {name: Rival(config, make, seed=0, device=device) for name, make in makers.items()}
+    return {name: Rival(config, make, seed=0, device=device, measured=False) for name, make in makers.items()}
 
 
 def _observing(learner: Learner, features: int, device: str, each: int = 1) -> Callable[[], None]:
@@ -237,7 +237,7 @@ def _observing(learner: Learner, features: int, device: str, each: int = 1) -> C
     drawn = cycle(torch.randn(_DRAWN, features, generator=random).to(device))
     if isinstance(learner, Rival):
         learner.set_learning(False)
-        for _ in range(REACH):
+        for _ in range(learner.credit.reach):
             learner.observe("bench", next(drawn))
         learner.set_learning(True)
     for _ in range(_WARM):
