@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.guard import energy
 from model.rgc import Circuit, Partials, Weights
 
 
@@ -83,12 +84,14 @@ class Propagation:
     def _block_jacobian(self, partials: Partials, weights: Weights) -> Tensor:
         circuit = self.circuit
         b, components = circuit.block, circuit.components
-        # direct: K x K x n -> blocks x K x K x b, laid on the diagonals of blocks x K x b x K x b
+        a = partials.direct.new_zeros(circuit.units // b, components, b, components, b)
+        # direct: K x K x n -> blocks x K x K x b, laid on the diagonals
         direct = partials.direct.reshape(components, components, -1, b).permute(2, 0, 1, 3)
-        a = torch.diag_embed(direct).permute(0, 1, 3, 2, 4).contiguous()
+        a.diagonal(dim1=2, dim2=4).copy_(direct)
         for gate, moved in zip(circuit.cell.gates, partials.gates, strict=True):
             by_block = moved.reshape(components, -1, b).permute(1, 0, 2)
-            a[:, :, :, gate.reads] += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
+            to = a[:, :, :, gate.reads]
+            to += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
         return a.view(-1, components * b, components * b)
 
     def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Tensor:
@@ -139,6 +142,8 @@ class Propagation:
     def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
         """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""
         values = sensitivities.values
+        if energy(values) < 0.5 * limit * limit:  # then no number passes it, and all are finite
+            return Sensitivities(values, limit), 0
         low, high = torch.aminmax(values)
         if float(low) >= -limit and float(high) <= limit:
             return sensitivities, 0

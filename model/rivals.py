@@ -82,9 +82,16 @@ class Rival(Learner):
     """A learner whose credit is another's."""
 
     def __init__(
-        self, config: ModelConfig, make: Callable[[Learner], Credit], *, seed: int, device: str = "cpu"
+        self,
+        config: ModelConfig,
+        make: Callable[[Learner], Credit],
+        *,
+        seed: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        measured: bool = True,
     ) -> None:
-        super().__init__(config, seed=seed, device=device)
+        super().__init__(config, seed=seed, device=device, dtype=dtype, measured=measured)
         self.credit = make(self)
         self.network.one_pass = self.credit
 
