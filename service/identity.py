@@ -92,8 +92,8 @@ def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: 
         raise DirectoryRefused(
             f"{path} was made by another version of this program ({error}); use that, or another --data-dir"
         ) from None
-    wanted = _flat(config.model_dump(mode="json"))
-    for key, value in _flat(made.model_dump(mode="json")).items():
+    wanted = {"dense_step": config.dense_step} | _flat(config.model_dump(mode="json"))
+    for key, value in ({"dense_step": made.dense_step} | _flat(made.model_dump(mode="json"))).items():
         if wanted[key] != value:
             raise _other(path, "preset" if key == "name" else key, value, wanted[key])
     if identity["seed"] != settings.seed:

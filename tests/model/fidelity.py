@@ -139,8 +139,9 @@ class _Recorded:
             return found
 
         def call(*arguments: Any) -> Any:
+            given = tuple(each.clone() if isinstance(each, Tensor) else each for each in arguments)
             result = found(*arguments)
-            self.calls[name] = (arguments, result)
+            self.calls[name] = (given, result)
             return result
 
         return call
