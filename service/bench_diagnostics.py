@@ -8,6 +8,7 @@ a thousand times a second in whose file the learner's thread is.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import threading
 import time
@@ -24,9 +25,8 @@ from model.action import Look
 from model.config import ModelConfig
 from model.diagnostics import Diagnostics
 from model.learner import Learner
-from service.bench_pipeline import encoder_pass_ms
 from service.bench_record import Found
-from service.bench_timing import medians
+from service.bench_retina import encoder_pass_ms
 from service.experiment_rows import as_markdown, as_text
 
 FIXATIONS = 3000
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> Found:
                     took[name].append(1000 * (time.perf_counter() - begun) / BLOCK)
                     cores[name].append(1000 * (time.process_time() - core) / BLOCK)
             bar.update(BLOCK)
-    step, with_them = medians(took).values()
+    step, with_them = (statistics.median(each) for each in took.values())
     core, core_with = (float(np.mean(each)) for each in cores.values())
     shape = config.retina.batch_shape
     return {

@@ -13,20 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from model.backbone import Backbone
-from model.config import ModelConfig
-from model.deadleaves import dead_leaves
-from model.weights import load_weights, parse_weights
 from service.bench_beside import BESIDE, Sides
 from service.bench_load import Load, percentiles
 from service.bench_record import Found
-from service.bench_timing import interleaved, medians
+from service.bench_retina import encoder_pass_ms
 from service.bench_worker import BenchWorker, Directories
 from service.experiment_rows import as_markdown, as_text
-from service.learn_directory import retina_threads
 
 RATE_HZ = 4.0
 STREAMS = (1, 4, 16, 32)
@@ -85,19 +79,6 @@ def told(found: Found, *, markdown: bool) -> str:
     if "recovery" in found:
         parts.append(table(_recovery_lines(found["recovery"])))
     return "\n\n".join(parts)
-
-
-def encoder_pass_ms(seconds: float = 2.0) -> float:
-    """One pass of the default retina at its batch shape, with the threads of a new directory; the median."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(retina_threads())
-    shape = ModelConfig.preset("default").retina.batch_shape
-    weights = load_weights(parse_weights("random"), seed=0)
-    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device="cpu")
-    patches = dead_leaves(shape, seed=4)
-    took = medians(interleaved({"pass": lambda: backbone.pooled(patches)}, seconds))["pass"]
-    torch.set_num_threads(before)
-    return took
 
 
 def _loads(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -22,16 +21,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.backbone import PATCH_PX, Backbone, PlainNetwork, images_of, same_bits
+from model.config import ModelConfig
 from model.deadleaves import dead_leaves
 from model.weights import Weights, load_weights, parse_weights
+from service.bench_clock import Timed, side_by_side
 from service.bench_record import Found
-from service.bench_timing import interleaved, medians
 from service.errors import BenchRefused
 from service.experiment_rows import as_markdown, as_text
-from service.identity import MOST_THREADS
+from service.learn_directory import retina_threads
 
 SHAPES = (1, 2, 4, 8, 16, 32)
 SECONDS = 4.0
+MOST_ROUNDS = 500
 RIVALS = ("onnxruntime", "openvino")
 Pass = Callable[[], NDArray[np.float32]]
 
@@ -54,8 +55,7 @@ def run(arguments: argparse.Namespace) -> Found:
     for name in arguments.rivals:
         if importlib.util.find_spec(name) is None or importlib.util.find_spec("onnxscript") is None:
             raise BenchRefused(f"{name} is not installed: pip install 'rjepa[bench]', or say --rivals with nothing")
-    most = min(os.cpu_count() or 1, MOST_THREADS)
-    each = [arguments.threads] if arguments.threads is not None else sorted({1, most})
+    each = [arguments.threads] if arguments.threads is not None else sorted({1, retina_threads()})
     weights = load_weights(parse_weights("random"), seed=0)
     before, rows = torch.get_num_threads(), []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), same_bits():
@@ -99,12 +99,34 @@ def _row(
         passes |= {name: makers[name](exported, on_cpu, threads) for name in arguments.rivals}
     mine = passes["packed"]()
     largest = max((float(np.abs(passes[name]() - mine).max()) for name in arguments.rivals), default=0.0)
-    took = medians(interleaved(passes, arguments.seconds))
+    took = _medians_ms(passes, arguments.seconds, arguments.device)
     row: dict[str, Any] = {"threads": threads, "shape": shape, "pass_ms": took}
     if arguments.rivals:
         row["ratio"] = took["packed"] / min(took[name] for name in arguments.rivals)
         row["difference"] = largest / float(np.abs(mine).max())
     return row
+
+
+def encoder_pass_ms(seconds: float = 2.0) -> float:
+    """One pass of the default retina at its batch shape, with the threads of a new directory; the median."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(retina_threads())
+    shape = ModelConfig.preset("default").retina.batch_shape
+    weights = load_weights(parse_weights("random"), seed=0)
+    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device="cpu")
+    patches = dead_leaves(shape, seed=4)
+    took = _medians_ms({"pass": lambda: backbone.pooled(patches)}, seconds, "cpu")["pass"]
+    torch.set_num_threads(before)
+    return took
+
+
+def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[str, float]:
+    """Of each, by turns for about ``seconds``, after one that is not counted."""
+    timed = [Timed(name, each) for name, each in passes.items()]
+    for each in timed:
+        each.run()
+    side_by_side(timed, repeats=MOST_ROUNDS, most_s=seconds / len(timed), device=device, told=lambda: None)
+    return {each.name: 1000.0 * each.median_s for each in timed}
 
 
 def _ours(weights: Weights, images: Tensor, engine: Any, device: str) -> Pass:

@@ -1,4 +1,4 @@
-"""``rjepa bench size``: bytes of a learner by its number of units: what all streams share, and what each has of its own.
+"""``rjepa bench size``: bytes of a learner by its number of units: what all streams share, what each has of its own.
 
 Counted from snapshots, which hold everything a learner knows; the same bytes are in memory and, once more, in each
 checkpoint on the disk.
