@@ -95,14 +95,14 @@ def recovery(sides: Sides) -> dict[str, Any]:
         viewers = load.add(sides.count, sides.rate_hz)
         load.run(WARM_S + sides.seconds)
         again = sum(viewer.learned + 1 for viewer in viewers)
+        durable = {viewer.name: viewer.durable for viewer in viewers}
         worker.kill()
         killed_s = time.perf_counter()
         worker.start()
         ready: list[float] = []
-        waiting = threading.Thread(target=lambda: ready.append(worker.ready()), daemon=True)
-        waiting.start()
-        durable_s = _until(load, lambda: all(viewer.welcome for viewer in viewers)) - killed_s
-        waiting.join()
+        threading.Thread(target=lambda: ready.append(worker.ready()), daemon=True).start()
+        durable_s = _until(load, lambda: all(viewer.durable > durable[viewer.name] for viewer in viewers)) - killed_s
+        _until(load, lambda: bool(ready))
         caught_s = _until(load, lambda: all(len(viewer.held) <= 2 for viewer in viewers)) - killed_s
         load.pace(viewers, 0.0)
         load.settle()
