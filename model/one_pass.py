@@ -35,8 +35,8 @@ from model.rfp import Propagation, Sensitivities
 from model.rgc import Partials, Weights
 
 _TILE = 32768
-"""Numbers of one weight in a tile of rows, for each thread of the CPU: so many that torch uses them all, so few that the
-seven things a step needs of each stay in the second cache."""
+"""Numbers of one weight in a tile of rows, for each thread of the CPU: so many that torch uses them all, and so few
+that the seven things a step needs of each stay in the second cache."""
 
 
 class Segment(NamedTuple):

@@ -42,10 +42,7 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
     for refused, told in [
         ({"config": ModelConfig.preset("long")}, "preset default, not long"),
         ({"config": ModelConfig.preset("default", gates="dense")}, "gates two-point, not dense"),
-        (
-            {"config": ModelConfig.preset("default", gates="dense", dense_step="compiled")},
-            "dense_step torch, not compiled",
-        ),
+        ({"config": compiled}, "dense_step torch, not compiled"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"threads": threads}, f"threads {threads - 1}, not {threads}"),
     ]:
