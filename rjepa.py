@@ -6,6 +6,7 @@ Everything is imported when it is asked for, so that a client on an acquisition 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"rjepa: unknown command {command!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # torch's threads wait asleep: they are not alone on the machine
     try:
         module = importlib.import_module(COMMANDS[command][0])
         return int(module.main(words if command in TAKES_ITS_WORD else rest))

@@ -37,6 +37,13 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "step": ("service.bench_step", "one learning step beside a copy of the bytes it touches, and beside BPTT"),
+    "retina": ("service.bench_retina", "the frozen network alone, beside onnxruntime and openvino"),
+    "diagnostics": ("service.bench_diagnostics", "what each measure of learning costs, as a share of a fixation"),
+    "ingest": ("service.bench_ingest", "durable fixations a second, beside SQLite's own group commit"),
+    "recover": ("service.bench_recover", "seconds to learn a journal again after a crash"),
+    "start": ("service.bench_start", "seconds to ready, and of the client's first word"),
+    "size": ("service.bench_size", "bytes of a learner by its number of units"),
+    "pipeline": ("service.bench_pipeline", "patch to durable and to learned under a load that does not wait"),
 }
 """Name, its module, and one line of help."""
 
