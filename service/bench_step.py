@@ -91,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--features", type=int, default=128, metavar="M", help="numbers a fixation has (128)")
     option("--embedding", type=int, default=120, metavar="Q", help="numbers of the embedding (120)")
     option("--repeats", type=int, default=30, metavar="N", help="rounds; medians over them are told (30)")
-    option("--seconds", type=float, default=1.5, metavar="S", help="after which one sits out the other rounds (1.5)")
+    option("--seconds", type=float, default=1.0, metavar="S", help="after which one sits out the other rounds (1)")
     option("--without-rivals", action="store_true", help="the step and the copy alone")
 
 
