@@ -14,7 +14,7 @@ model/one_pass_compiled.py. Both give what model/rfp.py and the optimiser give, 
 
 Because it writes as it goes, it must be known beforehand that no number of the gradient is anything but finite. Of g
 
-    sum g^2 <= F b^2 sum_i (|dh_i| + |dc_i|)^2,     b a bound of |S|, F weights of a unit                           (1)
+    sum g^2 <= 2 F b^2 sum_i (dh_i^2 + dc_i^2),     b a bound of |S|, F weights of a unit                           (1)
 
 and S has a bound since what passes the limit is cut. Where (1) does not settle it, or the gradient is to be shown, it
 is computed on its own first.
@@ -35,7 +35,8 @@ from model.rfp import Propagation, Sensitivities
 from model.rgc import Partials, Weights
 
 _TILE = 32768
-"""Numbers of one weight in a tile of rows on the CPU: what a row needs, eight times over, stays in the second cache."""
+"""Numbers of one weight in a tile of rows, for each thread of the CPU: so many that torch uses them all, and so few
+that the seven things a step needs of each stay in the second cache."""
 
 
 class Segment(NamedTuple):
@@ -143,7 +144,7 @@ class OnePass:
         """Whether (1) says so, and ``rest``, the gradient of the other weights; half the range is left to rounding."""
         if credit.within is None:
             return False
-        most = float(back.abs().sum(dim=0).square_().sum()) * credit.within**2 * credit.values.shape[-1]
+        most = 2.0 * credit.values.shape[-1] * credit.within * credit.within * energy(back)
         return most + energy(rest) < torch.finfo(back.dtype).max / 2.0
 
     def step(
@@ -187,7 +188,8 @@ class Tiles:
     def __init__(self, segments: list[Segment], flat: Tensor, moments: dict[str, Tensor]) -> None:
         self._segments, self._flat, self._moments = segments, flat, moments
         widest = max(part.width for part in segments)
-        self._scratch = flat.new_empty(2, max(_TILE, widest) if flat.device.type == "cpu" else 0)
+        tile = max(_TILE * torch.get_num_threads(), widest)
+        self._scratch = flat.new_empty(2, tile if flat.device.type == "cpu" else 0)
         self._widest = widest
 
     def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:

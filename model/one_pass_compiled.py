@@ -28,6 +28,8 @@ One = Any
 """A number, of the vectors' type."""
 
 _NOTHING, _SGD, _ADAM = range(3)
+_TOGETHER = 8
+"""Rows that take turns at a weight, so that what is read lies in fewer and longer stretches."""
 _FREE = {"contract", "reassoc", "nsz"}
 """Rounding may differ; what is not a number must stay so, for it is looked for."""
 _FLAT: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -86,32 +88,36 @@ def _make(dtype: Any) -> Callable[..., None]:
 
     def rows(
         first: int, last: int, values: Any, w: Row, m: Row, v: Row, table: Any, rates: Row, factors: Any, sources: Any,
-        jacobian: Any, back: Any, numbers: Row, how: int, squares: Row, over: Any,
+        jacobian: Any, back: Any, numbers: Row, how: int, squares: Row, past: Any,
     ) -> None:  # fmt: skip
-        for i in range(first, last):
-            dh, dc = back[0, i], back[1, i]
-            total, past = numbers[7], 0
+        for begin in range(first, last, _TOGETHER):
+            end = min(begin + _TOGETHER, last)
+            squares[begin:end] = 0
+            past[begin:end] = 0
             for s in range(table.shape[0]):
                 column, width, place = table[s]
-                h, c = values[i, 0, column : column + width], values[i, 1, column : column + width]
-                at = place + i * width
-                end = at + width
-                if place >= 0 and how == 2:
-                    total += learn_adam(h, c, w[at:end], m[at:end], v[at:end], dh, dc, rates[s], numbers)
-                elif place >= 0 and how == 1:
-                    total += learn(h, c, w[at:end], dh, dc, rates[s])
-                past += advance(h, c, jacobian[i], factors[s, 0, i], factors[s, 1, i], sources[s, :width], numbers[6])
-            if past > 0:
-                values[i] = 0
-            squares[i] = total
-            over[i] = past > 0
+                x, rate, limit = sources[s, :width], rates[s], numbers[6]
+                for i in range(begin, end):
+                    h, c = values[i, 0, column : column + width], values[i, 1, column : column + width]
+                    a, b = place + i * width, place + (i + 1) * width
+                    dh, dc = back[0, i], back[1, i]
+                    if place >= 0 and how == 2:
+                        squares[i] += learn_adam(
+                            h, c, w[a:b], m[a:b], v[a:b], back[0, i], back[1, i], rates[s], numbers
+                        )
+                    elif place >= 0 and how == 1:
+                        squares[i] += learn(h, c, w[a:b], dh, dc, rate)
+                    past[i] += advance(h, c, jacobian[i], factors[s, 0, i], factors[s, 1, i], x, limit)
+            for i in range(begin, end):
+                if past[i] > 0:
+                    values[i] = 0
 
     real = numba.from_dtype(np.dtype(dtype))
     vector, matrix, cube = real[::1], real[:, ::1], real[:, :, ::1]
     whole, counts = numba.int64, numba.int64[:, ::1]
     signature = numba.void(
         whole, whole, cube, vector, vector, vector, counts, vector, cube, matrix, cube, matrix, vector, whole,
-        vector, numba.boolean[::1],
+        vector, whole[::1],
     )  # fmt: skip
     return numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
 
@@ -145,15 +151,15 @@ class Compiled:
             how, back, rates = _ADAM if rule.adam else _SGD, known.back, [rate * rule.scale for rate in rates]
             keep_m, keep_v = rule.keep_m, rule.keep_v
             self._numbers[:6] = keep_m, 1.0 - keep_m, keep_v, 1.0 - keep_v, rule.root, rule.epsilon
-        squares, over = np.zeros(units, self._type), np.zeros(units, np.bool_)
+        squares, past = np.empty(units, self._type), np.empty(units, np.int64)
         told = (
             values.numpy(), self._flat, self._m, self._v, self._table, np.array(rates, self._type),
             known.factors.numpy(), known.sources.numpy(), known.jacobian.numpy(), back.contiguous().numpy(),
-            self._numbers, how, squares, over,
+            self._numbers, how, squares, past,
         )  # fmt: skip
         ends = [units * part // self._threads for part in range(self._threads + 1)]
         others = [self._pool.submit(self._rows, first, last, *told) for first, last in pairwise(ends[1:])]
         self._rows(0, ends[1], *told)
         for other in others:
             other.result()
-        return float(squares.sum(dtype=np.float64)), int(over.sum())
+        return float(squares.sum(dtype=np.float64)), int((past > 0).sum())

@@ -112,15 +112,18 @@ class Propagation:
         """A weight of row i moves unit i's numbers alone: zero where row and unit differ."""
         circuit = self.circuit
         b, components = circuit.block, circuit.components
-        drives = z.new_zeros(circuit.units // b, components, b, sum(self._widths))
-        one, z = z.new_ones(1, 1), z.unsqueeze(0)
-        moved = [*partials.gates, *partials.own, partials.passed]  # K x n each
-        read = [*(source.view(-1, b) for source in sources), *[one] * len(partials.own), z]  # blocks or 1 x len
-        for place, by_unit, what in zip(self.columns.values(), moved, read, strict=True):
-            by_row = drives[..., place].view(-1, components, b, b, what.shape[-1])
-            on_itself = by_row.diagonal(dim1=2, dim2=3).transpose(2, 3)  # blocks x K x b x len
-            factors = by_unit.reshape(components, -1, b).transpose(0, 1)
-            torch.mul(factors.unsqueeze(-1), what[:, None, None], out=on_itself)
+        gates, own, blocks = len(partials.gates), len(partials.own), circuit.units // b
+        first = gates * b * b  # columns: gate, row, what it reads; then own weight, row; then row of V, feature
+        drives = z.new_zeros(blocks, components, b, sum(self._widths))
+        on_itself = drives[..., :first].view(blocks, components, b, gates, b, b).diagonal(dim1=2, dim2=4)
+        factors = partials.gates.view(gates, components, blocks, b).permute(2, 1, 0, 3)  # blocks x K x G x b
+        read = sources.view(gates, blocks, b).transpose(0, 1)[:, None].unsqueeze(-1)  # blocks x 1 x G x b x 1
+        torch.mul(factors.unsqueeze(3), read, out=on_itself)
+        on_itself = drives[..., first : first + own * b].view(blocks, components, b, own, b).diagonal(dim1=2, dim2=4)
+        on_itself.copy_(partials.own.view(own, components, blocks, b).permute(2, 1, 0, 3))
+        on_itself = drives[..., first + own * b :].view(blocks, components, b, b, z.numel()).diagonal(dim1=2, dim2=3)
+        passed = partials.passed.view(components, blocks, b).transpose(0, 1)
+        torch.mul(passed.unsqueeze(-1), z, out=on_itself.transpose(2, 3))
         return drives.view(-1, components * b, sum(self._widths))
 
     def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Tensor) -> Sensitivities:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from service.bench_record import Found, record
+from service.bench_record import Found, machine_told, record
 from service.errors import BenchRefused
 
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     found = record(arguments.name, shlex.join(["rjepa", "bench", *argv]), benchmark.run(arguments))
     if arguments.json is not None:
         keep(arguments.json, found)
-    print(benchmark.told(found, markdown=arguments.markdown))
+    print(machine_told(found), benchmark.told(found, markdown=arguments.markdown), sep="\n\n")
     return 0
 
 

@@ -44,7 +44,7 @@ class Timed:
         self.spent_s += now
 
 
-def side_by_side(timed: list[Timed], *, repeats: int, most_s: float, device: str, told: Callable[[], None]) -> None:
+def side_by_side(timed: list[Timed], *, repeats: int, most_s: float, device: str, told: Callable[[], object]) -> None:
     """``repeats`` rounds; one that has used up ``most_s`` seconds sits out, once it has three samples."""
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     for _ in range(repeats):

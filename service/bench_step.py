@@ -32,7 +32,7 @@ from model.learner import Learner, Look
 from model.rivals import FullRtrl, Rival, Truncated
 from model.step_cost import floor_bytes, state_bytes, touched
 from service.bench_clock import Timed, side_by_side
-from service.bench_record import Found, machine_told
+from service.bench_record import Found
 from service.errors import BenchRefused
 from service.experiment_rows import Column, as_markdown, as_text, table
 
@@ -91,49 +91,56 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--features", type=int, default=128, metavar="M", help="numbers a fixation has (128)")
     option("--embedding", type=int, default=120, metavar="Q", help="numbers of the embedding (120)")
     option("--repeats", type=int, default=30, metavar="N", help="rounds; medians over them are told (30)")
-    option("--seconds", type=float, default=1.5, metavar="S", help="after which one sits out the other rounds (1.5)")
+    option("--seconds", type=float, default=1.0, metavar="S", help="after which one sits out the other rounds (1)")
     option("--without-rivals", action="store_true", help="the step and the copy alone")
 
 
 def run(arguments: argparse.Namespace) -> Found:
     """One row for each circuit, and one for the default learner with all it has."""
-    torch.set_flush_denormal(True)  # an error that fades away through 100 steps must not cost more for that
     chosen = arguments.gates or _all_gates()
     todo = [(gates, n) for gates in chosen for n in arguments.n]
-    rows = []
-    total = (len(todo) + 1) * arguments.repeats
-    with tqdm(total=total, desc="step", unit="round", disable=arguments.quiet, leave=False) as bar:
-        for gates, n in todo:
-            bar.set_postfix_str(f"{gates}, n = {n}")
-            rows.append(_measure(gates, n, arguments, bar.update))
-            gc.collect()
-        learner = _default(arguments, bar.update)
+    rows, total = [], (len(todo) + 1) * arguments.repeats
+    torch.set_flush_denormal(True)  # an error that fades away through 100 steps must not cost more for that
+    try:
+        with tqdm(total=total, desc="step", unit="round", disable=arguments.quiet, leave=False) as bar:
+            for gates, n in todo:
+                bar.set_postfix_str(f"{gates}, n = {n}")
+                rows.append(_measure(gates, n, arguments, bar.update))
+                gc.collect()
+            bar.set_postfix_str(DEFAULT)
+            learner = _default(arguments, bar.update)
+    finally:
+        torch.set_flush_denormal(False)
     return {"rows": rows, "exponents": exponents(rows), "default": learner, "settings": _settings(arguments)}
 
 
 def told(found: Found, *, markdown: bool) -> str:
-    """Four tables, and the default learner."""
-    tables = [table_told(found, name, markdown=markdown) for name in TABLES]
-    return "\n\n".join([machine_told(found), *tables])
+    """The tables, each under a line that says what it is of."""
+    return "\n\n".join(_table_told(*each, markdown=markdown) for each in _tables(found))
 
 
-def table_told(found: Found, name: str, *, markdown: bool) -> str:
-    """One of them by name."""
-    rows, columns, by = TABLES[name](found)
+_Table = tuple[str, list[dict[str, Any]], tuple[Column, ...], tuple[Column, ...]]
+
+
+def _tables(found: Found) -> list[_Table]:
+    """Title, rows, what a line is of, columns."""
+    rows = found["rows"]
+    beside = [row for row in rows if "to_stored" in row]
+    return [
+        ("One step beside a copy of the bytes it touches", [*rows, found["default"]], BY, TIMES),
+        ("Times a rival takes longer than the step", beside, BY, RIVALS),
+        ("Kept of the past for the credit", beside, BY, BYTES),
+        ("Exponents of time over n", found["exponents"], BY[:1], EXPONENTS),
+    ]
+
+
+def _table_told(
+    title: str, rows: list[dict[str, Any]], by: tuple[Column, ...], columns: tuple[Column, ...], *, markdown: bool
+) -> str:
     if not rows:
-        return "nothing was measured"
+        return f"{title}: not measured"
     lines = table(rows, by, columns)
-    return as_markdown(lines) if markdown else as_text(lines)
-
-
-_Table = tuple[list[dict[str, Any]], tuple[Column, ...], tuple[Column, ...]]
-TABLES: dict[str, Callable[[Found], _Table]] = {
-    "step": lambda found: ([*found["rows"], found["default"]], TIMES, BY),
-    "rivals": lambda found: ([row for row in found["rows"] if "to_stored" in row], RIVALS, BY),
-    "bytes": lambda found: ([row for row in found["rows"] if "bptt_mb" in row], BYTES, BY),
-    "exponents": lambda found: (found["exponents"], EXPONENTS, BY[:1]),
-}
-"""By name: rows, columns, and what a line is of."""
+    return f"{title}:\n\n{as_markdown(lines)}" if markdown else f"{title}\n{as_text(lines)}"
 
 
 def config_of(gates: str, n: int, *, features: int, embedding: int) -> ModelConfig:
@@ -186,9 +193,9 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[], object]) -> dict[str, Any]:
     """One circuit: every contender, side by side."""
     device, features = arguments.device, arguments.features
-    config = config_of(gates, n, features=features, embedding=arguments.embedding)
-    if arguments.embedding > 2 * n or (config.gates == "modular" and n % config.block):
+    if arguments.embedding > 2 * n or n % GATES[gates].get("block", 1):
         raise BenchRefused(f"n = {n} does not go with gates {gates} and an embedding of {arguments.embedding}")
+    config = config_of(gates, n, features=features, embedding=arguments.embedding)
     learner = Learner(config, seed=0, device=device, measured=False)
     timed = [_copy(learner, device), Timed("step", _observing(learner, features, device))]
     rivals: dict[str, Rival] = {}
@@ -196,18 +203,12 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
         rivals = _rivals(config.model_copy(update={"dense_step": "torch"}), device)
         for name, rival in rivals.items():
             timed.append(Timed(name, _observing(rival, features, device, each=_per_run(name)), _per_run(name)))
-    side_by_side(
-        timed, repeats=arguments.repeats, most_s=arguments.seconds, device=device, told=lambda: _discard(told())
-    )
+    side_by_side(timed, repeats=arguments.repeats, most_s=arguments.seconds, device=device, told=told)
     by_name = {each.name: each for each in timed}
     row = _row(gates, n, learner, by_name)
     if rivals:
         row |= _row_of_rivals(by_name, rivals)
     return row
-
-
-def _discard(_: object) -> None:
-    return
 
 
 def _per_run(name: str) -> int:
@@ -298,8 +299,6 @@ def _default(arguments: argparse.Namespace, told: Callable[[], object]) -> dict[
     for _ in range(2 * REACH):
         go()
     timed = {"copy": _copy(learner, arguments.device), "step": Timed("step", go)}
-    side_by_side(
-        [*timed.values()], repeats=arguments.repeats, most_s=arguments.seconds, device=arguments.device,
-        told=lambda: _discard(told()),
-    )  # fmt: skip
+    both = [*timed.values()]
+    side_by_side(both, repeats=arguments.repeats, most_s=arguments.seconds, device=arguments.device, told=told)
     return _row(DEFAULT, learner.config.units, learner, timed)

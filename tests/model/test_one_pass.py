@@ -206,3 +206,14 @@ def test_the_choice_is_named_only_where_it_was_made() -> None:
         assert ("dense_step" in dumped) == (way == "compiled")
         assert ModelConfig.parse(dumped) == config(way)
     assert "dense_step" not in ModelConfig.preset().model_dump()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_card_it_gives_what_it_gives_on_the_cpu() -> None:
+    here, there = Learner(config("torch"), seed=0), Learner(config("torch"), seed=0, device="cuda")
+    for learner in (here, there):
+        walk(learner, 40)
+    torch.testing.assert_close(there.parameters.flat.cpu(), here.parameters.flat, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ModelError, match="is for the CPU, not for cuda"):
+        Learner(config("compiled"), seed=0, device="cuda")

@@ -38,9 +38,11 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
     z = opened(data_dir)
     assert np.array_equal(opened(data_dir, threads=identity_of(data_dir)["threads"]), z)
     threads = int(identity_of(data_dir)["threads"]) + 1
+    compiled = ModelConfig.preset("default", gates="dense", dense_step="compiled")
     for refused, told in [
         ({"config": ModelConfig.preset("long")}, "preset default, not long"),
         ({"config": ModelConfig.preset("default", gates="dense")}, "gates two-point, not dense"),
+        ({"config": compiled}, "dense_step torch, not compiled"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"threads": threads}, f"threads {threads - 1}, not {threads}"),
     ]:
