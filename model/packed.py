@@ -20,7 +20,7 @@ OPERATIONS = torch.ops.mkldnn
 
 def can_pack(device: torch.device) -> bool:
     """Whether there is oneDNN for this device."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class PackedConvolution:
@@ -65,17 +65,17 @@ class _Block(NamedTuple):
 class PackedNetwork:
     """The pooled activities of a folded, channels-last ResNet-50, for images of one shape."""
 
-    def __init__(self, net: nn.Module, shape: Sequence[int]) -> None:
+    def __init__(self, net: Any, shape: Sequence[int]) -> None:
         """Pack ``net`` for images of ``shape``, (B, 3, height, width); ``net`` is needed no longer."""
-        self._pool: Any = net.maxpool
+        self._pool = net.maxpool
         with torch.inference_mode():
             x = torch.zeros(*shape).to(memory_format=torch.channels_last)
-            self._stem = PackedConvolution(net.conv1, x.shape, relu=True)  # type: ignore[arg-type]
+            self._stem = PackedConvolution(net.conv1, x.shape, relu=True)
             x = self._pool(self._stem(x))
             self._stages: list[list[_Block]] = []
             for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
                 blocks = []
-                for bottleneck in stage:  # type: ignore[union-attr]
+                for bottleneck in stage:
                     block = _packed(bottleneck, x)
                     x = block(x)
                     blocks.append(block)
