@@ -115,10 +115,10 @@ def _highest(directories: Directories, done: Callable[[str], None]) -> dict[str,
         load.pace(viewers, rate_hz / PROBE_STREAMS)
         load.run(2.0)
         span = load.run(PROBE_S)
-        row = {"rate_hz": rate_hz, **percentiles(load.took(viewers, span))}
-        tries.append(row)
         load.pace(viewers, 0.0)
         load.settle()
+        row = {"rate_hz": rate_hz, **percentiles(load.took(viewers, span))}
+        tries.append(row)
         return bool(row["learned_ms"]["p99"] < LIMIT_MS)
 
     with directories.worker("--lag-limit", "100000") as worker, Load(worker.address) as load:
