@@ -16,6 +16,7 @@ from service.bench_load import Load, Took, Viewer, percentiles
 from service.bench_worker import BenchWorker, Directories
 from service.errors import ServiceError
 
+Row = dict[str, Any]
 WARM_S = 5.0
 TURNS = 4
 """How often each of the two, with and without, has its turn."""
@@ -32,11 +33,11 @@ class Sides:
     count: int
     rate_hz: float
     seconds: float
-    ahead: int = 16
-    """How many fixations an import may be before the learner, as ``rjepa stream`` has it."""
+    ahead: tuple[int, ...]
+    """How many fixations an import may be before the learner: one row for each."""
 
 
-def checkpoint(sides: Sides) -> dict[str, Any]:
+def checkpoint(sides: Sides) -> list[Row]:
     """One checkpoint after the other."""
     written: list[float] = []
 
@@ -48,10 +49,11 @@ def checkpoint(sides: Sides) -> dict[str, Any]:
 
     with sides.directories.worker(*NO_CHECKPOINT) as worker, Load(worker.address) as load:
         row = _by_turns(sides, worker, load, go_on)
-    return {**row, "what": f"{len(written)} checkpoints, {1000 * sum(written) / max(1, len(written)):.0f} ms each"}
+    what = f"{len(written)} checkpoints, {1000 * sum(written) / max(1, len(written)):.0f} ms each"
+    return [{**row, "what": what}]
 
 
-def export(sides: Sides) -> dict[str, Any]:
+def export(sides: Sides) -> list[Row]:
     """One export of all records after the other, with their embeddings, as CSV."""
     read: list[int] = []
 
@@ -63,11 +65,15 @@ def export(sides: Sides) -> dict[str, Any]:
 
     with sides.directories.worker(*NO_CHECKPOINT, http=True) as worker, Load(worker.address) as load:
         row = _by_turns(sides, worker, load, go_on)
-    return {**row, "what": f"{len(read)} exports, {sum(read) / 1e6:.0f} MB in all"}
+    return [{**row, "what": f"{len(read)} exports, {sum(read) / 1e6:.0f} MB in all"}]
 
 
-def import_(sides: Sides) -> dict[str, Any]:
-    """A recording that is sent as fast as it may be."""
+def import_(sides: Sides) -> list[Row]:
+    """A recording that is sent as fast as it may be, as many ahead as asked."""
+    return [_imported(sides, ahead) for ahead in sides.ahead]
+
+
+def _imported(sides: Sides, ahead: int) -> Row:
     with sides.directories.worker(*NO_CHECKPOINT) as worker, Load(worker.address) as load:
         viewers = load.add(sides.count, sides.rate_hz)
         load.run(WARM_S)
@@ -79,17 +85,17 @@ def import_(sides: Sides) -> dict[str, Any]:
             recorded.ahead = 0
             load.run(0.5)
             alone += load.took(viewers, load.run(sides.seconds / TURNS))
-            recorded.ahead, before = sides.ahead, recorded.learned
+            recorded.ahead, before = ahead, recorded.learned
             span = load.run(sides.seconds / TURNS)
             imported, took_s = imported + recorded.learned - before, took_s + span[1] - span[0]
             beside += load.took(viewers, span)
         recorded.ahead = 0
         load.settle()
-    what = f"{imported / took_s:.0f} fixations/s imported, at most {sides.ahead} ahead"
-    return {**_both(alone, beside), "imported_per_s": imported / took_s, "ahead": sides.ahead, "what": what}
+    what = f"{imported / took_s:.0f} fixations/s imported, at most {ahead} ahead"
+    return {**_both(alone, beside), "imported_per_s": imported / took_s, "ahead": ahead, "what": what}
 
 
-def recovery(sides: Sides) -> dict[str, Any]:
+def recovery(sides: Sides) -> list[Row]:
     """The worker is killed in the middle and started again; nobody tells the viewers."""
     with sides.directories.worker(*NO_CHECKPOINT) as worker, Load(worker.address) as load:
         viewers = load.add(sides.count, sides.rate_hz)
@@ -107,14 +113,15 @@ def recovery(sides: Sides) -> dict[str, Any]:
         load.pace(viewers, 0.0)
         load.settle()
         waits = [took for viewer in viewers for took in viewer.took if took.due_s + took.learned_ms / 1000 > killed_s]
-    return {
+    row = {
         "again": again, "durable_s": durable_s, "ready_s": ready[0], "caught_up_s": caught_s,
         "worst_durable_s": max(took.durable_ms for took in waits) / 1000,
         "worst_learned_s": max(took.learned_ms for took in waits) / 1000,
     }  # fmt: skip
+    return [row]
 
 
-BESIDE: dict[str, Callable[[Sides], dict[str, Any]]] = {
+BESIDE: dict[str, Callable[[Sides], list[Row]]] = {
     "checkpoint": checkpoint,
     "export": export,
     "import": import_,
@@ -130,7 +137,7 @@ def _until(load: Load, condition: Callable[[], bool]) -> float:
 
 def _by_turns(
     sides: Sides, worker: BenchWorker, load: Load, go_on: Callable[[BenchWorker, threading.Event], None]
-) -> dict[str, Any]:
+) -> Row:
     viewers: list[Viewer] = load.add(sides.count, sides.rate_hz)
     load.run(WARM_S)
     alone: list[Took] = []
@@ -155,5 +162,5 @@ def _suppressed(
         go_on(worker, stop)
 
 
-def _both(alone: list[Took], beside: list[Took]) -> dict[str, Any]:
+def _both(alone: list[Took], beside: list[Took]) -> Row:
     return {"alone": percentiles(alone), "beside": percentiles(beside)}

@@ -33,6 +33,8 @@ PROBE_STREAMS = 16
 PROBE_S = 10.0
 FINEST = 1.1
 """The highest rate is known to within this factor."""
+AHEAD = 16
+"""Of an import, as ``rjepa stream`` has it."""
 PARTS = ("load", "rate", *BESIDE)
 
 
@@ -44,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--rate", type=float, default=RATE_HZ, metavar="HZ", help=f"fixations a second of a stream ({RATE_HZ:g})")
     option("--seconds", type=float, default=SECONDS, metavar="S", help=f"of each line, warm ({SECONDS:g})")
     option("--beside", type=int, default=4, metavar="N", help="streams that look while something else goes on (4)")
-    option("--ahead", type=int, default=Sides.ahead, metavar="N", help=f"how far an import may be ({Sides.ahead})")
+    option("--ahead", type=int, nargs="+", default=[AHEAD], metavar="N", help=f"how far an import may be ({AHEAD})")
 
 
 def run(arguments: argparse.Namespace) -> Found:
@@ -59,7 +61,9 @@ def run(arguments: argparse.Namespace) -> Found:
                 elif part == "rate":
                     found[part] = _highest(directories, done)
                 else:
-                    sides = Sides(directories, arguments.beside, arguments.rate, arguments.seconds, arguments.ahead)
+                    sides = Sides(
+                        directories, arguments.beside, arguments.rate, arguments.seconds, tuple(arguments.ahead)
+                    )
                     found[part] = BESIDE[part](sides)
                     done(f"beside {part}")
     return found
@@ -77,7 +81,7 @@ def told(found: Found, *, markdown: bool) -> str:
     if any(part in found for part in ("checkpoint", "export", "import")):
         parts.append(table(_beside_lines(found)))
     if "recovery" in found:
-        parts.append(table(_recovery_lines(found["recovery"])))
+        parts.append(table(_recovery_lines(found["recovery"][0])))
     return "\n\n".join(parts)
 
 
@@ -167,12 +171,12 @@ def _rate_lines(rate: dict[str, Any]) -> list[list[str]]:
 def _beside_lines(found: Found) -> list[list[str]]:
     lines = [["beside", "durable p99, ms", "without", "learned p99, ms", "without", "ratio", "what went on"]]
     for part in ("checkpoint", "export", "import"):
-        if part in found:
-            beside, alone = found[part]["beside"], found[part]["alone"]
+        for row in found.get(part, []):
+            beside, alone = row["beside"], row["alone"]
             lines.append([
                 part, f"{beside['durable_ms']['p99']:.1f}", f"{alone['durable_ms']['p99']:.1f}",
                 f"{beside['learned_ms']['p99']:.0f}", f"{alone['learned_ms']['p99']:.0f}",
-                f"{beside['learned_ms']['p99'] / alone['learned_ms']['p99']:.2f}", found[part]["what"],
+                f"{beside['learned_ms']['p99'] / alone['learned_ms']['p99']:.2f}", row["what"],
             ])  # fmt: skip
     return lines
 
