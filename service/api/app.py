@@ -20,6 +20,7 @@ from service.api import (
     docs,
     embed,
     embedding,
+    events,
     health,
     login,
     loss,
@@ -31,6 +32,7 @@ from service.api import (
     records,
     streams,
 )
+from service.api.broadcast import Broadcast
 from service.api.error_history import ErrorHistory
 from service.api.rate import Rates
 from service.api.security import Guard, host_list
@@ -52,12 +54,14 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
     """The application for the data directory in ``settings``; neither database nor worker need be there yet."""
     site = Site(settings, access)
     history = ErrorHistory(site.read)
+    broadcast = Broadcast(site.database, settings.event_streams)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         site.open_queues()
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        yield
+        async with broadcast.running():
+            yield {"stopping": broadcast.stop}
 
     app = FastAPI(
         title="rjepa",
@@ -82,6 +86,7 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
         app.include_router(resource.router(site))
     for drawn in (loss, page):
         app.include_router(drawn.router(site, history))
+    app.include_router(events.router(site, broadcast))
     app.include_router(docs.router(app))
     app.include_router(login.router(access, sessions))
     _describe(app)
