@@ -30,6 +30,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m service.settings_page > docs/settings.md
 	$(BIN)/python -m service.learning_page
 	$(BIN)/python -m service.figures.docs
+	$(BIN)/python -m service.performance_page
 
 wheel: $(VENV)/.dev
 	rm -rf build

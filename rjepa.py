@@ -6,6 +6,7 @@ Everything is imported when it is asked for, so that a client on an acquisition 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("service.check_cli", "verify a data directory"),
     "backup": ("service.backup_cli", "copy a data directory, also while its worker runs"),
     "experiment": ("service.experiment_cli", "the truth about learning, as numbers and pictures"),
+    "bench": ("service.bench_cli", "how fast, beside what can't be beaten, in one run"),
     "keys": ("service.access_cli", "CURVE keys"),
     "pair": ("service.access_cli", "one file that pairs an acquisition computer"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),
@@ -82,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"rjepa: unknown command {command!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # torch's threads wait asleep: they are not alone on the machine
     try:
         module = importlib.import_module(COMMANDS[command][0])
         return int(module.main(words if command in TAKES_ITS_WORD else rest))
