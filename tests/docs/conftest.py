@@ -16,6 +16,7 @@ def lab(made_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """What the README begins with: the server, and one recording streamed into it."""
     serve = next(command for command in commands() if fnmatch(command.text, SERVED))
     first = next(command for command in commands() if command.text.startswith("rjepa stream recording --video"))
-    words = [("random" if before == "--weights" else word) for before, word in zip(["", *serve.words], serve.words)]
+    words = serve.words
+    words[words.index("--weights") + 1] = "random"
     with open_lab(tmp_path_factory.mktemp("lab"), made_directory, words, first.words) as opened:
         yield opened

@@ -18,7 +18,7 @@ import numpy as np
 from model.config import ModelConfig
 from model.weights import load_weights, parse_weights
 from service.experiment_rows import digest
-from tests.docs.table import How
+from tests.docs.table import AS_IT_STANDS, How
 from tests.helpers import ROOT, Running, environment, free_port, wait_until
 
 LIMIT_S = 170.0
@@ -41,7 +41,7 @@ class Lab:
             text = text.replace(told, real)
         return text
 
-    def words(self, words: Sequence[str], how: How = How()) -> list[str]:
+    def words(self, words: Sequence[str], how: How = AS_IT_STANDS) -> list[str]:
         """A command as it is run here."""
         told = [self.here(word) for word in words]
         for old, new in how.instead.items():
@@ -49,7 +49,7 @@ class Lab:
         program = [sys.executable, "-m", "rjepa"] if told[0] == "rjepa" else told[:1]
         return [*program, *told[1:], *how.more]
 
-    def run(self, words: Sequence[str], how: How = How()) -> subprocess.CompletedProcess[str]:
+    def run(self, words: Sequence[str], how: How = AS_IT_STANDS) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         return subprocess.run(
             self.words(words, how), cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=LIMIT_S,
@@ -57,7 +57,7 @@ class Lab:
         )  # fmt: skip
 
     @contextmanager
-    def started(self, words: Sequence[str], how: How = How()) -> Iterator[Running]:
+    def started(self, words: Sequence[str], how: How = AS_IT_STANDS) -> Iterator[Running]:
         """A running command, its output in files; killed at the end."""
         number = len(list(self.folder.glob("*.err")))
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"

@@ -6,10 +6,10 @@ import contextlib
 import io
 import re
 import shlex
-import tomllib
 from functools import cache
 from typing import Any
 
+import tomllib
 import yaml
 
 import rjepa

@@ -20,6 +20,7 @@ class How(NamedTuple):
     code: int = 0
 
 
+AS_IT_STANDS = How()
 SERVED = "rjepa serve --weights * --data-dir session-1"
 """The lab's own server: begun by these words, with random weights in place of a lab's."""
 
@@ -36,6 +37,7 @@ RUN = {
 _DOOR = (
     "tests/service/test_door_process.py::test_with_keys_on_only_the_right_key_gets_anything_in_and_to_its_own_streams"
 )
+_PUPIL_CORE = "tests/clients/test_pupil_core.py"
 _FORMATS = "tests/clients/test_formats.py::test_the_fixations_of_every_format"
 _EXPERIMENTS = "tests/service/test_experiment_streams.py"
 ELSEWHERE = {
@@ -48,12 +50,11 @@ ELSEWHERE = {
     "rjepa learn --from *": "tests/service/test_learn.py::test_a_journal_is_learned_and_its_rows_are_kept_and_told",
     "rjepa learn --video *": "tests/service/test_learn.py::test_recordings_by_the_command",
     "rjepa learn --recordings *": "tests/service/test_learn.py::test_recordings_by_the_command",
-    "rjepa stream pupil-core 127.*": "tests/clients/test_pupil_core.py::test_every_planted_fixation_once_on_its_own_frame",
-    "rjepa stream pupil-core * --detector tracker": "tests/clients/test_pupil_core.py::test_their_fixations_count_once",
+    "rjepa stream pupil-core 127.*": f"{_PUPIL_CORE}::test_every_planted_fixation_once_on_its_own_frame",
+    "rjepa stream pupil-core * --detector tracker": f"{_PUPIL_CORE}::test_their_fixations_count_once",
     "rjepa stream lsl *": "tests/clients/test_lsl.py::test_found_described_streamed_lost_and_found_again",
     "rjepa stream neon *": "tests/clients/test_neon.py::test_bytes_of_the_device_become_fixations_on_their_frames",
-    "rjepa stream camera *": "tests/clients/test_pupil_core.py::"
-    "test_a_patch_covers_five_degrees_through_capture_and_through_a_camera",
+    "rjepa stream camera *": f"{_PUPIL_CORE}::test_a_patch_covers_five_degrees_through_capture_and_through_a_camera",
     "rjepa stream recording PATH": _FORMATS,
     "rjepa stream recording ~/*": _FORMATS,
     "rjepa stream recording *.tsv* --video film.mp4*": _FORMATS,

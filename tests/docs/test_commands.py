@@ -88,7 +88,7 @@ def test_make_demo_is_the_command_that_is_tested() -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if _run_here(command)], ids=str)
 def test_it_runs(lab: Lab, command: Command) -> None:
     pattern = _found(list(table.RUN), command)
-    how = table.How() if pattern is None else table.RUN[pattern]
+    how = table.AS_IT_STANDS if pattern is None else table.RUN[pattern]
     words = command.words
     if words[0] == "curl":
         _needed("curl")

@@ -14,7 +14,7 @@ from service import experiment_cli, experiment_fidelity
 def test_fidelity_has_a_row_for_each_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two of the circuits at two scales: what is exact has the gradient of BPTT, dense gates only while they are small."""
+    """Two circuits at two scales: what is exact has the gradient of BPTT, dense gates only while they are small."""
     monkeypatch.setattr(experiment_fidelity, "CIRCUITS", {name: CIRCUITS[name] for name in ("two-point", "dense")})
     monkeypatch.setattr(experiment_fidelity, "SCALES", (0.0, 1.0))
     rows = tmp_path / "rows.json"

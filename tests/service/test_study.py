@@ -1,4 +1,4 @@
-"""A learner in one's own process: what a recording shows, what is learned from it, and that it is what a worker does."""
+"""A learner in one's own process: what a recording shows, what is learned from it, as a worker does."""
 
 from __future__ import annotations
 
