@@ -9,6 +9,7 @@ import shlex
 from functools import cache
 from typing import Any
 
+import pytest
 import tomllib
 import yaml
 
@@ -30,11 +31,16 @@ def fault(text: str) -> str | None:
 
 def every_flag() -> set[str]:
     """All flags of all commands."""
-    return set().union(*(_flags(help_of(command)) for command in _all()))
+    return set().union(*(flags_of(command) for command in every_command()))
+
+
+def flags_of(command: tuple[str, ...]) -> set[str]:
+    """The flags of one command."""
+    return _flags(help_of(command))
 
 
 @cache
-def _all() -> tuple[tuple[str, ...], ...]:
+def every_command() -> tuple[tuple[str, ...], ...]:
     return tuple(
         (word, *sub)
         for word in rjepa.COMMANDS
@@ -46,7 +52,9 @@ def _all() -> tuple[tuple[str, ...], ...]:
 def help_of(command: tuple[str, ...]) -> str | None:
     """The text of ``rjepa <command> --help``; None where there is no such command."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    wide = pytest.MonkeyPatch.context()  # or a flag is broken at its hyphen
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patched.setenv("COLUMNS", "1000")  # or a flag is broken at its hyphen
         try:
             code = rjepa.main([*command, "--help"])
         except SystemExit as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from fnmatch import fnmatch
 import pytest
 
 from tests.docs import options, table
-from tests.docs.blocks import Block, Command, blocks, commands, exists, flags, named
+from tests.docs.blocks import Block, Command, blocks, commands, exists, flags, named, texts
 from tests.docs.lab import LIMIT_S, Lab
 
 COMMANDS = commands()
@@ -65,6 +66,15 @@ def test_what_could_not_be_typed_is_found(text: str) -> None:
 def test_every_flag_named_is_one() -> None:
     known = options.every_flag() | OF_OTHERS
     assert [(page, flag) for page, flag in flags() if flag not in known] == []
+
+
+def test_every_option_is_told() -> None:
+    """Of every command, somewhere in the pages; of two that undo each other, one."""
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "".join(texts().values()))) | {"--help"}
+    told |= {flag.replace("--", "--no-", 1) for flag in told} | {flag.replace("--no-", "--", 1) for flag in told}
+    assert {command: options.flags_of(command) - told for command in options.every_command()} == {
+        command: set() for command in options.every_command()
+    }
 
 
 @pytest.mark.parametrize("pattern", [*table.RUN, *table.ELSEWHERE, *table.NEVER, table.SERVED])
@@ -140,8 +150,6 @@ def test_every_block_has_a_language_that_is_looked_after() -> None:
 
 def blocks_by_language() -> list[tuple[str, str]]:
     """(page, language) of every opening fence."""
-    from tests.docs.blocks import texts
-
     found = []
     for page, text in texts().items():
         fences = [line for line in text.splitlines() if line.startswith("```")]

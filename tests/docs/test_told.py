@@ -14,6 +14,7 @@ import yaml
 
 import clients
 import model
+import rjepa
 import service
 from clients.errors import ClientError
 from clients.wire import ErrorCode
@@ -107,111 +108,21 @@ def test_what_a_fixation_is_not_sent_or_learned_for_is_a_symptom(reason: str) ->
 # The glossary.
 
 GLOSSARY = {row[0].strip(): row[1].strip() for row in rows(texts()["docs/glossary.md"])}
-WANTED = (
-    "fixation",
-    "patch",
-    "px/deg",
-    "reciprocal gated circuit",
-    "sensitivity",
-    "RFP",
-    "RTRL",
-    "BPTT",
-    "prequential error",
-    "stop-gradient",
-    "carry",
-    "skill",
-    "learned skill",
-    "twin",
-    "effective rank",
-    "probe",
-    "retrieval",
-    "balance",
-    "timeline",
-    "cursor",
-    "sequence",
-    "spool",
-    "epoch",
-    "CURVE",
-    "scanpath",
-    "saccade",
-    "embedding",
-    "checkpoint",
-)
-KNOWN_ELSEWHERE = {
-    *(
-        "API",
-        "ASCII",
-        "BIDS",
-        "CPU",
-        "CSV",
-        "CUDA",
-        "DACS",
-        "GPU",
-        "HTTP",
-        "HTML",
-        "ISO",
-        "JPEG",
-        "JSON",
-        "LSL",
-        "MATLAB",
-    ),
-    *(
-        "MCS",
-        "MIT",
-        "MLP",
-        "MSG",
-        "NVIDIA",
-        "PNG",
-        "POST",
-        "PATCH",
-        "DELETE",
-        "PSF",
-        "README",
-        "RFC",
-        "RGB",
-        "SHA",
-        "SIGKILL",
-    ),
-    *(
-        "SIGTERM",
-        "SMI",
-        "SQL",
-        "SUB",
-        "PUB",
-        "TCP",
-        "TLS",
-        "TOML",
-        "URL",
-        "UTF",
-        "WAL",
-        "YAML",
-        "ZMTP",
-        "GNU",
-        "OSError",
-        "EEG",
-    ),
-    *(
-        "DEALER",
-        "ROUTER",
-        "READY",
-        "NULL",
-        "EIO",
-        "POSIX",
-        "ARGS",
-        "FULL",
-        "PATH",
-        "NAME",
-        "FILE",
-        "DIR",
-        "KIND",
-        "VIDEO",
-    ),
-    *("HOST", "PORT"),
-}
+WANTED = """
+    fixation, patch, px/deg, reciprocal gated circuit, sensitivity, RFP, RTRL, BPTT, prequential error,
+    stop-gradient, carry, skill, learned skill, twin, effective rank, probe, retrieval, balance, timeline, cursor,
+    sequence, spool, epoch, CURVE, scanpath, saccade, embedding, checkpoint
+""".replace("\n", " ").split(",")
+_NAMES = """
+    API ASCII BIDS CPU CSV CUDA DACS GPU HTTP HTML ISO JPEG JSON LSL MATLAB MCS MIT MLP MSG NVIDIA PNG POST PATCH
+    DELETE PSF README RFC RGB SHA SIGKILL SIGTERM SMI SQL SUB PUB TCP TLS TOML URL UTF WAL YAML ZMTP GNU OSError EEG
+    DEALER ROUTER READY NULL EIO POSIX ARGS FULL PATH NAME FILE DIR KIND VIDEO HOST PORT
+"""
+KNOWN_ELSEWHERE = set(_NAMES.split())
 """Names of formats, protocols and the like, which a dictionary or their own page explains."""
 
 
-@pytest.mark.parametrize("word", WANTED)
+@pytest.mark.parametrize("word", [word.strip() for word in WANTED])
 def test_a_word_is_explained(word: str) -> None:
     assert GLOSSARY.get(word)
 
@@ -279,7 +190,13 @@ def test_the_scrape_asks_what_is_there(lab: Lab) -> None:
     assert "rjepa token add prometheus --role read" in texts()["docs/operation.md"]
 
 
-# The way to each page.
+# The way to each page, and to each name.
+
+
+@pytest.mark.parametrize("name", sorted(set(rjepa.__all__) - {"main", "__version__"}))
+def test_every_name_a_script_imports_is_told(name: str) -> None:
+    assert re.search(rf"`rjepa\.{name}\b|from rjepa import [\w, ]*\b{name}\b", "".join(texts().values()))
+    assert getattr(rjepa, name).__doc__
 
 
 def test_the_index_and_the_readme_lead_to_every_page() -> None:
