@@ -1,7 +1,7 @@
 """A learner in one's own process, without a server: what a notebook and a lab's own analysis call.
 
-The same retina and the same learner as live, so what is learned here from a recording has the bits that a worker
-would have learned from the same fixations. Letters: N fixations, m features, q embedding.
+The same retina and the same learner as live. The same fixations give the same bits on the same software, device kind
+and thread count; the learner has one thread here. Letters: N fixations, m features, q embedding.
 """
 
 from __future__ import annotations

@@ -52,7 +52,6 @@ def every_command() -> tuple[tuple[str, ...], ...]:
 def help_of(command: tuple[str, ...]) -> str | None:
     """The text of ``rjepa <command> --help``; None where there is no such command."""
     out, err = io.StringIO(), io.StringIO()
-    wide = pytest.MonkeyPatch.context()  # or a flag is broken at its hyphen
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patched.setenv("COLUMNS", "1000")  # or a flag is broken at its hyphen
         try:
