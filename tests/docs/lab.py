@@ -75,15 +75,29 @@ class Lab:
     def run_until(self, words: Sequence[str], how: How) -> int:
         """Run a command without an end, until something of its stream is learned; then Ctrl-C. Its exit code."""
         assert how.until is not None
-
-        def learned() -> bool:
-            told = httpx.get(f"{self.http}/v1/streams/{how.until}", timeout=30)
-            return told.status_code == 200 and told.json()["learned"] > 0
-
         with self.started(words, how) as running:
-            wait_until(learned, LIMIT_S, f"something of {how.until}")
+            self._wait_for(how.until)
             running.process.send_signal(signal.SIGINT)
             return running.wait(LIMIT_S)
+
+    @contextmanager
+    def live(self, stream: str | None) -> Iterator[None]:
+        """An observer looks about, as ``stream``, until this is left; nobody where that is None."""
+        if stream is None:
+            yield
+            return
+        with self.started(["rjepa", "stream", "simulated", "scene.mp4", "--loop", "--stream", stream]) as observer:
+            self._wait_for(stream)
+            yield
+            observer.process.send_signal(signal.SIGINT)
+            assert observer.wait(LIMIT_S) == 0, observer.stderr()[-3000:]
+
+    def _wait_for(self, stream: str) -> None:
+        def learned() -> bool:
+            told = httpx.get(f"{self.http}/v1/streams/{stream}", timeout=30)
+            return told.status_code == 200 and told.json()["learned"] > 0
+
+        wait_until(learned, LIMIT_S, f"something of {stream}")
 
 
 @contextmanager

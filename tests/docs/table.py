@@ -20,6 +20,8 @@ class How(NamedTuple):
     code: int = 0
 
 
+LIVE = {"record/live-1/": "live-1"}
+"""Programs that have this in them wait for something new: a stream of that name comes in while they run."""
 AS_IT_STANDS = How()
 SERVED = "rjepa serve --weights * --data-dir session-1"
 """The lab's own server: begun by these words, with random weights in place of a lab's."""
@@ -78,7 +80,7 @@ ELSEWHERE = {
 
 NEVER = {
     "make test": "it is what runs this",
-    "pip install '.[[]*": "needs a package index; the extras it names are looked for in pyproject.toml",
+    "pip install '*'": "needs a package index; the extras it names are looked for in pyproject.toml",
     "docker *": "needs a container engine; services and profiles are looked for in docker-compose.yml",
 }
 """What no test runs, and why."""
