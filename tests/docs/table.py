@@ -20,7 +20,7 @@ class How(NamedTuple):
     code: int = 0
 
 
-LIVE = {"record/live-1/": "live-1"}
+LIVE = {"record/live-1/": "live-1", 'api.events("s1")': "s1"}
 """Programs that have this in them wait for something new: a stream of that name comes in while they run."""
 AS_IT_STANDS = How()
 SERVED = "rjepa serve --weights * --data-dir session-1"
