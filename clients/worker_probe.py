@@ -203,13 +203,6 @@ def _fixation(stream: str) -> list[bytes]:
         onset=0.0,
         duration=0.0,
         gaze=wire.Gaze(x=0.5, y=0.5),
-        patch=wire.PatchHeader(
-            encoding="raw",
-            height=wire.PATCH_HEIGHT_PX,
-            width=wire.PATCH_WIDTH_PX,
-            channels=3,
-            color="rgb",
-            degrees=wire.PATCH_DEGREES,
-        ),
+        patch=wire.PatchHeader.ours(),
     )
     return wire.encode(message, bytes(wire.PATCH_HEIGHT_PX * wire.PATCH_WIDTH_PX * 3))
