@@ -243,7 +243,7 @@ def test_something_else_at_the_port(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_addresses() -> None:
-    from clients.pupil_core import parse_address
+    from clients.pupil_remote import parse_address
 
     assert parse_address("lab-3") == "lab-3:50020"
     assert parse_address("tcp://10.0.0.2:1234") == "10.0.0.2:1234"
