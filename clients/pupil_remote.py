@@ -1,8 +1,8 @@
 """Pupil Remote: how a Pupil Capture is met. What the stream and the doctor have in common.
 
 A ZeroMQ REP, tcp 50020. It answers ``v``, Capture's version; ``t``, its time, in monotonic seconds from an arbitrary
-moment; ``SUB_PORT``, the port of the backbone, which is another one after every start of Capture. What comes in two parts,
-topic and msgpack, it forwards to the backbone. ``T`` is never sent: it sets the clock and breaks the fixation detector.
+moment; ``SUB_PORT``, the port of the backbone, which is another one after every start of Capture. What comes in two
+parts, topic and msgpack, it forwards to the backbone. ``T`` is never sent: it breaks the fixation detector.
 """
 
 from __future__ import annotations
