@@ -101,7 +101,7 @@ def candidates() -> Iterator[Candidate]:
     """Every detector with every one of its settings."""
     base = DetectorSettings()
     yield _ours("ours as it is (auto), online", "the program's own", base)
-    for threshold, factor in itertools.product((25.0, 30.0, 35.0, 40.0, 50.0), (2.0, 3.0, 4.0)):
+    for threshold, factor in itertools.product((30.0, 35.0, 40.0, 45.0, 50.0), (2.0, 3.0, 4.0)):
         velocity = VelocitySettings(threshold_deg_per_s=threshold, noise_factor=factor)
         settings = replace(base, method="ivt", velocity=velocity)
         yield _ours("our I-VT, online", f"{threshold:g} deg/s, {factor:g} x noise", settings)
