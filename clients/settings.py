@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clients.errors import OptionError
 from clients.pace import parse_speed
@@ -72,6 +72,21 @@ class StreamSettings(ClientSettings):
     """At the end, wait until everything is learned; --no-wait: only until it is durable."""
     connect_within: Annotated[float, Field(gt=0.0, json_schema_extra={"metavar": "S"})] = 120.0
     """Give up if no worker has answered after S seconds; a stream without an end goes on trying."""
+
+    @field_validator("summary")
+    @classmethod
+    def _can_be_made(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.parent.is_dir():
+            raise ValueError(f"there is no folder {value.parent}")
+        return value
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, value: float | None, info: ValidationInfo) -> float | None:
+        start = info.data.get("start", 0.0)
+        if value is not None and value <= start:
+            raise ValueError(f"it must lie after --start, which is {start:g}")
+        return value
 
     @field_validator("speed")
     @classmethod
