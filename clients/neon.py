@@ -168,7 +168,7 @@ def parse_address(text: str) -> tuple[str, int]:
     bare = text.partition("://")[2] if "://" in text else text
     host, colon, port = bare.rstrip("/").rpartition(":")
     host, port = (host, port) if colon else (bare.rstrip("/"), str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or any(map(str.isspace, host)) or not port.isdigit() or not 0 < int(port) < 65536:
         raise OptionError(f"{text!r} is no address of a phone; one looks like 192.168.1.21:{PORT}")
     return host, int(port)
 

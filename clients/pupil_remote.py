@@ -31,7 +31,7 @@ def parse_address(text: str) -> str:
     bare = text.partition("://")[2] if "://" in text else text
     host, colon, port = bare.rpartition(":")
     host, port = (host, port) if colon else (bare, str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or any(map(str.isspace, host)) or not port.isdigit() or not 0 < int(port) < 65536:
         raise OptionError(f"{text!r} is no address of Pupil Remote; one looks like 127.0.0.1:{PORT}")
     return f"{host}:{port}"
 

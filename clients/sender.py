@@ -171,8 +171,8 @@ class Sender:
         ``padded``: the fraction of the patch outside the frame; ``sequence``: the name of the new sequence that
         begins with this fixation. Returns False if queue and spool are full, and still are after ``wait_s``: the
         fixation was not taken, gets no seq, and is counted as dropped here and at the worker, which raises the alarm
-        ``spool_full``. Raises :class:`BadFixation`, :class:`SenderClosed`, or the error that
-        ended the sender.
+        ``spool_full``; who would rather try again asks :meth:`wait_room` first. Raises :class:`BadFixation`,
+        :class:`SenderClosed`, or the error that ended the sender.
         """
         offered = _body(onset_s, duration_s, gaze, gaze_deg, frame_deg, padded, sequence), check_patch(patch).tobytes()
         with self._changed:

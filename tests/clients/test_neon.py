@@ -293,6 +293,9 @@ def test_a_phone_that_goes_away_is_found_again(phone: Phone, capfd: pytest.Captu
 def test_addresses_and_refusals(tmp_path: Path) -> None:
     assert parse_address("192.168.1.21") == ("192.168.1.21", 8080)
     assert parse_address("http://neon.local:8081/") == ("neon.local", 8081)
+    for address in ("x:y", "a b c", "x:0", "x:99999"):
+        with pytest.raises(OptionError, match="no address of a phone"):
+            parse_address(address)
     with pytest.raises(OptionError, match="no address of a phone"):
         main(["neon", "x:y", f"--spool={tmp_path / 's'}"])
     with pytest.raises(OptionError, match="own scene camera"):
