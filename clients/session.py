@@ -68,7 +68,8 @@ class Session:
             if waited_s > self.settings.connect_within and self.finite:
                 raise WorkerUnreachable(
                     f"no worker answered at {sender.address} in {waited_s:.0f} s: start one there (rjepa serve), or "
-                    "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key FILE"
+                    "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key "
+                    f"FILE. rjepa doctor --ingest {sender.address} tells which it is"
                 )
         return 0
 

@@ -120,12 +120,32 @@ class PatchHeader(_Part):
     degrees: Annotated[float, Field(gt=0.0, le=180.0, allow_inf_nan=False)]
     padded: Fraction | None = None
 
+    @classmethod
+    def ours(cls, padded: float | None = None) -> PatchHeader:
+        """Of a patch as the clients cut it: uint8 (50, 50, 3), RGB, row-major."""
+        return cls(
+            encoding="raw",
+            height=PATCH_HEIGHT_PX,
+            width=PATCH_WIDTH_PX,
+            channels=3,
+            color="rgb",
+            degrees=PATCH_DEGREES,
+            padded=padded,
+        )
+
 
 class SequenceMark(_Part):
     """The fixation that carries ``start: true`` begins a new sequence called ``id``."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
     start: bool = False
+
+
+class Dropped(_Part):
+    """Fixations that a client found and had no room for, since it began at ``since`` (unix s, its clock)."""
+
+    since: Finite
+    spool_full: Annotated[int, Field(ge=1, le=MAX_SEQ)]
 
 
 class Hello(Message):
@@ -137,6 +157,7 @@ class Hello(Message):
     epoch: Epoch | None = None
     acked: SeqOrNone | None = None
     have_from: Seq | None = None
+    dropped: Dropped | None = None
 
 
 class PatchOffer(_Part):

@@ -27,7 +27,7 @@ from service.appending import append_fixations
 from service.events import write_alarms, write_checkpoints
 from service.records import Record
 from service.retained import Limits, drop_patches
-from service.schema import LOOK
+from service.schema import DROPPED, LOOK
 from service.storage import Database, unreadable
 
 
@@ -345,7 +345,7 @@ def _forget(connection: sqlite3.Connection, forget: Forget) -> None:
     )
     connection.execute("DELETE FROM records WHERE stream = ? AND id < ?", before)
     connection.execute("DELETE FROM alarms WHERE stream = ?", (forget.stream,))
-    connection.execute("DELETE FROM meta WHERE key = ?", (LOOK + forget.stream,))
+    connection.execute("DELETE FROM meta WHERE key IN (?, ?)", (LOOK + forget.stream, DROPPED + forget.stream))
     connection.execute(
         "UPDATE streams SET learned = 0, (padded, frame_deg_assumed) = ("
         "SELECT count(*) FILTER (WHERE json_extract(body, '$.patch.padded') > 0),"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clients.opened import open_recording
 from clients.patches import NoPatch, cut
 from clients.sample import sample_video
-from clients.settings import RecordingSettings, add_flags, build
+from clients.settings import ReadingSettings, RecordingSettings, add_flags, build
 from clients.simulated import Observer
 from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
@@ -267,20 +267,8 @@ def cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -
         return None
 
 
-GAZE = {".csv", ".tsv", ".txt", ".mat"}
-RECORDING_OPTIONS = (
-    "px_per_degree",
-    "screen_mm",
-    "distance_mm",
-    "columns",
-    "time_unit",
-    "gaze_unit",
-    "gaze_frame",
-    "origin",
-    "video_start",
-    "detector",
-    "min_confidence",
-)
+GAZE = {".csv", ".tsv", ".txt", ".mat", ".asc"}
+RECORDING_OPTIONS = ("px_per_degree", *ReadingSettings.model_fields)
 """How a recording is read: options of ``rjepa stream recording``, here for every recording alike."""
 READ_OPTIONS = (*RECORDING_OPTIONS, "format", "eye", "video_message", "video_loop")
 """What one recording can be told besides."""

@@ -95,7 +95,9 @@ class Stream(_Shape):
     rate: float = Field(description="fixations per second, over the last minute")
     last_error: float | None = Field(description="the newest prediction error")
     padded: int = Field(description="fixations whose patch went over the frame's edge")
-    dropped: dict[str, int] = Field(description="fixations not learned, by reason")
+    dropped: dict[str, int] = Field(
+        description="fixations not learned, by reason; spool_full: those a client had no room for, without a seq"
+    )
     frame_deg_assumed: int = Field(description="fixations that did not tell the frame's size: 30 x 17 degrees assumed")
     idle_s: float | None = Field(description="seconds since the newest fixation came")
     epoch: int = Field(description="of the present owner")
