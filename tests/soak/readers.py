@@ -1,4 +1,6 @@
-"""Fifty readers of all calls in a process of their own: ``python -m tests.soak.readers URL READERS STREAM``.
+"""Readers of all calls in a process of their own: ``python -m tests.soak.readers URL READERS LONG LIVE``.
+
+LONG is a stream with a long history to read, LIVE one that is learned from.
 
 Each asks one call after the other without pause, beginning at another one. They begin at a line ``go``, stop at
 ``stop``, which is answered once all have, and at the end of the input the counts of answers are printed as JSON.
@@ -27,19 +29,19 @@ NICENESS = 10
 Call = tuple[str, str, dict[str, str], Any]
 
 
-def calls(stream: str, checkpoint: str) -> list[Call]:
+def calls(long: str, live: str, checkpoint: str) -> list[Call]:
     """Every call that changes nothing: method, path, headers, JSON body."""
     picture = patches(1)[0].tobytes()
     wish = {"encoding": "raw", "height": 50, "width": 50, "data": base64.b64encode(picture).decode()}
-    records = f"/v1/streams/{stream}/records"
+    records = f"/v1/streams/{long}/records"
     looks: list[tuple[str, dict[str, str]]] = [
         *((path, {}) for path in ("/", "/docs", "/openapi.json", "/livez", "/readyz", "/metrics", "/v1/model")),
-        *((f"/v1/streams{rest}", {}) for rest in ("", f"/{stream}", f"/{stream}/embedding")),
+        *((f"/v1/streams{rest}", {}) for rest in ("", f"/{long}", f"/{live}/embedding")),
         (f"{records}?embeddings=true", {}),
         (f"{records}?limit=10000", {"Accept": "text/csv"}),
         (f"{records}?embeddings=true", {"Accept": "application/vnd.apache.arrow.stream"}),
-        *((f"/v1/streams/{stream}/loss?by={by}", {}) for by in ("time", "position")),
-        (f"/v1/streams/{stream}/fixations/1/patch", {}),
+        *((f"/v1/streams/{live}/loss?by={by}", {}) for by in ("time", "position")),
+        (f"/v1/streams/{live}/fixations/1/patch", {}),
         *((f"/v1/diagnostics/{what}", {}) for what in ("representation", "gradient")),
         ("/v1/events", {}),
         *((f"/v1/checkpoints{rest}", {}) for rest in ("", f"/{checkpoint}", f"/{checkpoint}/download")),
@@ -51,10 +53,10 @@ def calls(stream: str, checkpoint: str) -> list[Call]:
 class Readers:
     """The readers, going or stopped."""
 
-    def __init__(self, url: str, count: int, stream: str) -> None:
+    def __init__(self, url: str, count: int, long: str, live: str) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=120.0, limits=httpx.Limits(max_connections=None))
         self._count = count
-        self._stream = stream
+        self._streams = (long, live)
         self._going = asyncio.Event()
         self._busy = 0
         self._idle = asyncio.Event()
@@ -63,7 +65,7 @@ class Readers:
     async def run(self) -> None:
         """As the lines of the input say, until it ends."""
         checkpoint = (await self._client.get("/v1/checkpoints")).json()["checkpoints"][0]["id"]
-        asked = calls(self._stream, checkpoint)
+        asked = calls(*self._streams, checkpoint)
         tasks = [asyncio.create_task(self._read(asked, number)) for number in range(self._count)]
         while line := await asyncio.to_thread(sys.stdin.readline):
             if line.strip() == "go":
@@ -103,12 +105,12 @@ class Readers:
             return got.status_code
 
 
-def main(url: str, count: str, stream: str) -> None:
+def main(url: str, count: str, long: str, live: str) -> None:
     """Read until the input ends."""
     os.nice(NICENESS)
 
     async def read() -> Counter[str]:
-        readers = Readers(url, int(count), stream)
+        readers = Readers(url, int(count), long, live)
         await readers.run()
         return readers.told
 
