@@ -25,6 +25,10 @@ LEAVE_S = 3.0
 INTERRUPTED = 130
 
 
+HOLD_BACK = 16
+"""How many fixations a recording may be before the learner: one pass of the retina in work, and one on its way."""
+
+
 @dataclass
 class Session:
     """What a running command has: options, counts, the stop that Ctrl-C asks for."""
@@ -44,7 +48,7 @@ class Session:
             key_file=self.settings.key,
             recording=recording,
             finite=self.finite,
-            hold_back=32 if self.finite or recording else None,
+            hold_back=HOLD_BACK if self.finite or recording else None,
         )
 
     def meet(self, sender: Sender, progress: Progress) -> int:

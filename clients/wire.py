@@ -295,15 +295,21 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
 def digest(onset: float, duration: float, gaze: Gaze, patch: bytes) -> bytes:
     """What makes two fixations the same: 32 bytes over onset, duration, gaze and the bytes of frame 3."""
     head = struct.pack("<4d", onset, duration, gaze.x, gaze.y)
-    return hashlib.sha256(head + patch).digest()
+    found = hashlib.sha256(head)
+    found.update(patch)
+    return found.digest()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    def refuse(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=refuse)
+        value = _JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise WireError(ErrorCode.BAD_MESSAGE, f"frame 2 is not JSON in UTF-8: {str(error)[:120]}") from None
     if not isinstance(value, dict):

@@ -38,6 +38,13 @@ class ExperimentRefused(ServiceError):
     exit_code = 2
 
 
+class BenchRefused(ServiceError):
+    """A benchmark can't be run as asked, or its numbers can't be kept. Fatal; the message names the way out."""
+
+    code = "bench_refused"
+    exit_code = 2
+
+
 class LearnRefused(ServiceError):
     """What was seen can't be learned offline as asked. Fatal; the message names the way out."""
 

@@ -137,7 +137,7 @@ class Ingest(threading.Thread):
         copy = self._access.curve is None
         parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
         user = user_id(parts[0]) if isinstance(parts[0], zmq.Frame) else None
-        while self._socket.getsockopt(zmq.RCVMORE):
+        while self._socket.get(zmq.RCVMORE):
             part = self._socket.recv(copy=copy)
             if len(parts) <= wire.MAX_FRAMES + 1:
                 parts.append(part)

@@ -258,7 +258,7 @@ def _model_config(settings: Settings) -> ModelConfig:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--device cuda: torch finds no CUDA device here; say --device cpu")
     overrides = {} if settings.gates is None else {"gates": settings.gates}
-    return ModelConfig.preset(settings.preset, **overrides)
+    return ModelConfig.preset(settings.preset, **overrides, dense_step=settings.dense_step)
 
 
 @contextmanager
