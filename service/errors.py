@@ -120,6 +120,12 @@ class CheckpointBad(ServiceError):
     code = "checkpoint_bad"
 
 
+class HistoryGone(ServiceError):
+    """A stream was deleted while its records were being read: what was told of it is no whole. Ask again."""
+
+    code = "history_gone"
+
+
 class RequestRefused(ServiceError):
     """A command of the HTTP interface can't be carried out; ``status`` is the HTTP status to answer with."""
 

@@ -32,6 +32,7 @@ svg polyline{fill:none;stroke-linejoin:round}
 .raw{stroke:var(--raw);stroke-width:1;opacity:.45}
 .smoothed{stroke:var(--strong);stroke-width:2.6}
 .trivial{stroke:var(--other);stroke-width:2;stroke-dasharray:7 5}
+pre{overflow-x:auto;margin:.2rem 0 .6rem;font-size:.85em}
 .key{display:flex;flex-wrap:wrap;gap:.2rem 1.6rem;margin:.3rem 0 0;padding:0;list-style:none}
 .key svg{display:inline-block;width:2.4rem;height:.8rem;vertical-align:middle;margin-right:.4rem}
 """
