@@ -71,7 +71,7 @@ def kinds(word: str) -> list[str]:
 
 
 def _flags(told: str | None) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", told or ""))
+    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]*[a-z])?", told or ""))
 
 
 def _of_ours(words: list[str]) -> str | None:

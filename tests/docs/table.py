@@ -42,6 +42,8 @@ _DOOR = (
 _PUPIL_CORE = "tests/clients/test_pupil_core.py"
 _FORMATS = "tests/clients/test_formats.py::test_the_fixations_of_every_format"
 _EXPERIMENTS = "tests/service/test_experiment_streams.py"
+_FIGURES = "tests/service/test_figures.py"
+_COMPARE = "tests/service/test_compare.py"
 ELSEWHERE = {
     "make demo": "tests/end_to_end/test_demo.py::test_demo_ends_by_itself_with_a_summary",
     "make site": "tests/docs/test_site.py::test_it_is_built_without_a_warning",
@@ -69,6 +71,14 @@ ELSEWHERE = {
     "rjepa experiment world --show *": "tests/service/test_experiment.py::test_a_picture_of_a_world",
     "rjepa experiment fidelity": "tests/service/test_experiment_fidelity.py::test_fidelity_has_a_row_for_each_setting",
     "rjepa experiment learning": f"{_EXPERIMENTS}::test_figure_four_is_told_beside_bptt",
+    "rjepa experiment alignment*": f"{_FIGURES}::test_an_experiment_draws_what_it_ran_and_goes_on_from_it",
+    "rjepa experiment fidelity --figures *": f"{_FIGURES}::test_an_experiment_draws_what_it_ran_and_goes_on_from_it",
+    "rjepa experiment draw *": f"{_FIGURES}::test_rows_become_json_pictures_and_a_page",
+    "rjepa experiment compare CHECKPOINT CHECKPOINT *": f"{_COMPARE}::test_checkpoints_are_named_in_every_way",
+    "rjepa experiment compare A B *": f"{_COMPARE}::test_the_rows_are_the_measures_and_a_second_run_finds_them",
+    "rjepa experiment compare recorded *": f"{_COMPARE}::test_a_labs_own_recordings",
+    "rjepa experiment compare session-1 session-1 *": f"{_COMPARE}::test_every_layer_is_what_it_is_called",
+    "rjepa experiment compare v1.npy *": f"{_COMPARE}::test_arrays_are_read_as_they_are",
     "rjepa experiment collapse *": f"{_EXPERIMENTS}::test_collapse_tells_what_was_said",
     "rjepa experiment streams *": f"{_EXPERIMENTS}::test_one_command_makes_every_stream",
     "rjepa experiment endless *": f"{_EXPERIMENTS}::test_an_endless_run_goes_on_where_it_ended",

@@ -17,8 +17,10 @@ from tests.docs.blocks import Block, Command, blocks, commands, exists, flags, n
 from tests.docs.lab import LIMIT_S, Lab
 
 COMMANDS = commands()
-OF_OTHERS = {"--profile", "--no-deps", "--privileged"}
-"""Flags of other programs that a page names."""
+OF_OTHERS = {"--profile", "--no-deps", "--privileged"} | {
+    flag for path in options.ROOT.glob("docs/examples/*.py") for flag in re.findall(r'"(--[a-z-]+)"', path.read_text())
+}
+"""Flags of other programs that a page names, and of the examples."""
 
 
 def _found(patterns: Sequence[str], command: Command) -> str | None:
@@ -70,7 +72,7 @@ def test_every_flag_named_is_one() -> None:
 
 def test_every_option_is_told() -> None:
     """Of every command, somewhere in the pages; of two that undo each other, one."""
-    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "".join(texts().values()))) | {"--help"}
+    told = set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]*[a-z])?", "".join(texts().values()))) | {"--help"}
     told |= {flag.replace("--", "--no-", 1) for flag in told} | {flag.replace("--no-", "--", 1) for flag in told}
     assert {command: options.flags_of(command) - told for command in options.every_command()} == {
         command: set() for command in options.every_command()
