@@ -79,8 +79,9 @@ def _door(place: Path, count: int) -> tuple[float, int]:
         router.bind(address)
         offer = ModelOffer(name="bench", embedding_size=1)
         door = ingest.Ingest(
-            router, journal, Access.load(place / "access"), offer, on_append=lambda: None, on_end=ended.set
-        )
+            router, journal, Access.load(place / "access"), offer,
+            on_append=lambda: None, on_dropped=lambda stream, dropped: None, on_end=ended.set,
+        )  # fmt: skip
         door.start()
         sender = [sys.executable, "-m", "service.bench_sender", address, str(count)]
         done = subprocess.run(sender, capture_output=True, text=True, check=True, timeout=600)
