@@ -40,8 +40,10 @@ class CheckpointWriter(threading.Thread):
         keep: int,
         hours: int = HOURS_KEPT,
         needed: Callable[[], Collection[str]] = tuple,
+        tell: Callable[[list[dict[str, Any]]], None] = lambda told: None,
     ) -> None:
-        """``needed`` names the checkpoints that retention must leave beside those it keeps by itself."""
+        """``needed`` names the checkpoints that retention must leave beside those it keeps by itself; ``tell`` makes
+        the event of new ones durable, a restore's excepted: that is one with the restore."""
         super().__init__(name="checkpoints", daemon=True)
         self._checkpoints = checkpoints
         self._alarms = alarms
@@ -50,6 +52,8 @@ class CheckpointWriter(threading.Thread):
         self._keep = keep
         self._hours = hours
         self._needed = needed
+        self._tell = tell
+        self._untold: list[dict[str, Any]] = []
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self.last: str | None = None
         """The id of the newest checkpoint written or loaded."""
@@ -107,7 +111,15 @@ class CheckpointWriter(threading.Thread):
             return StorageFailed(f"a checkpoint could not be written: {error}")
         self.last = manifest.id
         self._alarms.clear("checkpoint_failed", f"{manifest.id} is written")
+        if manifest.parent is None:
+            self._untold.append(manifest.json_object())
         log.info("checkpoint %s: journal id %d, %d bytes", manifest.id, manifest.journal, manifest.size_bytes)
+        try:
+            if self._untold:
+                self._tell(self._untold)
+                self._untold = []
+        except StorageFailed as error:
+            log.warning("the event of a checkpoint could not be kept, it is told with the next: %s", error)
         try:
             needed = self._needed()
             for gone in self._checkpoints.prune(self._keep, manifest.timeline, hours=self._hours, needed=needed):

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import records
+from service.events import write_alarms, write_checkpoints
 from service.records import Record
 from service.retained import Limits, drop_patches
 from service.schema import LOOK
 from service.storage import Database, unreadable
 
-ALARMS_KEPT = 10_000
 _FIXATION = (
     "INSERT INTO journal (time, kind, stream, seq, body, digest) VALUES (?, 'fixation', ?, ?, ?, ?) RETURNING id"
 )
@@ -115,6 +115,7 @@ class Turn:
     learned_id: int
     writes: list[Record | Forget | Result | Timeline] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    checkpoints: list[dict[str, Any]] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
 
 
@@ -171,7 +172,7 @@ class Journal:
                     ((time_s, stream, seq) for seq in lost),
                 )
                 connection.execute("UPDATE streams SET next_seq = ? WHERE name = ?", (lost.stop, stream))
-            _write_alarms(connection, time_s, [alarm] if alarm else [])
+            write_alarms(connection, time_s, [alarm] if alarm else [])
 
     # Control.
 
@@ -207,7 +208,8 @@ class Journal:
                     _write_result(connection, write)
                 else:
                     _write_timeline(connection, write)
-            _write_alarms(connection, time_s, turn.alarms)
+            write_checkpoints(connection, turn.checkpoints)
+            write_alarms(connection, time_s, turn.alarms)
             for key, value in ({"learned_id": str(turn.learned_id)} | turn.meta).items():
                 _write_meta(connection, key, value)
             connection.execute("DELETE FROM attempts WHERE id <= ? AND count < 3", (turn.learned_id,))
@@ -220,12 +222,17 @@ class Journal:
     def put_alarm(self, alarm: Alarm, time_s: float, standing: dict[str, str | None] | None = None) -> None:
         """One alarm by itself, with what it changes in ``meta``: a value of None takes the key away."""
         with self._database.write("alarm") as connection:
-            _write_alarms(connection, time_s, [alarm])
+            write_alarms(connection, time_s, [alarm])
             for key, value in (standing or {}).items():
                 if value is None:
                     connection.execute("DELETE FROM meta WHERE key = ?", (key,))
                 else:
                     _write_meta(connection, key, value)
+
+    def put_checkpoints(self, told: Iterable[dict[str, Any]]) -> None:
+        """Checkpoints, as HTTP tells them, that are there now; those known already stay as they are."""
+        with self._database.write("checkpoints") as connection:
+            write_checkpoints(connection, told)
 
     def put_meta(self, key: str, value: str) -> None:
         """Set one key of ``meta``."""
@@ -266,6 +273,10 @@ class Journal:
         """What ``meta`` has under keys beginning with ``before``, by the rest of the key."""
         rows = self._read("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", (len(before), before))
         return {key[len(before) :]: json.loads(value) for key, value in rows}
+
+    def checkpoints_told(self) -> set[str]:
+        """The ids of all checkpoints that were ever told."""
+        return {str(row[0]) for row in self._read("SELECT checkpoint FROM checkpoints")}
 
     def learned_id(self) -> int:
         """The last journal id whose record or result is durable; 0 before the first."""
@@ -384,15 +395,3 @@ def _write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
     connection.execute(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
     )
-
-
-def _write_alarms(connection: sqlite3.Connection, time_s: float, alarms: Iterable[Alarm]) -> None:
-    for alarm in alarms:
-        connection.execute(
-            "INSERT INTO alarms (time, kind, stream, detail) VALUES (?, ?, ?, ?)",
-            (time_s, alarm.kind, alarm.stream, alarm.detail),
-        )
-        connection.execute(
-            "DELETE FROM alarms WHERE id <= (SELECT max(id) FROM alarms) - ?",
-            (ALARMS_KEPT,),
-        )

@@ -258,6 +258,7 @@ class LearningLoop:
         self._checkpoint_id = written.journal
         if applier.watching is not None:
             turn.alarms += applier.watching.went_back(entry.id)
+        turn.checkpoints.append(written.json_object())
         turn.writes.append(Timeline(timeline, written.created, manifest.timeline, name, manifest.journal, entry.id))
         log.info("went back to checkpoint %s (journal id %d): timeline %d", name, manifest.journal, timeline)
         return {"ok": True, "checkpoint": written.json_object()}

@@ -117,6 +117,7 @@ class Life:
         writer = CheckpointWriter(
             checkpoints, alarms, identity, settings.device,
             keep=settings.keep_checkpoints, hours=settings.keep_hourly_checkpoints, needed=journal.begun_from,
+            tell=journal.put_checkpoints,
         )  # fmt: skip
         watching = self._watching(learner, journal, alarms, stack)
         applier = Applier(learner, self._mark(outside.directory, journal, stack), watching=watching)

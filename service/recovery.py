@@ -21,7 +21,7 @@ from model.snapshot import Snapshot
 from service.alarms import Alarms
 from service.checkpoints import Checkpoints, Manifest
 from service.entries import CHANGING, Applier
-from service.errors import CheckpointBad, DirectoryRefused, RequestRefused
+from service.errors import CheckpointBad, DirectoryRefused, RequestRefused, StorageFailed
 from service.features import Features
 from service.journal import Entry, Journal, Timeline, Turn
 
@@ -68,6 +68,7 @@ class Recovery:
         self._checkpoints.clean({0, *self._timelines})
         goal = self._journal.learned_id()
         self._set_aside(goal)
+        self._tell_checkpoints()
         begun = self._load()
         progress = self.progress
         progress.to_recover = goal - self._applier.cursor
@@ -96,6 +97,16 @@ class Recovery:
                 aside = self._checkpoints.set_aside(manifest.id)
                 told = f"checkpoint {manifest.id} knows journal id {manifest.journal}, the journal ends at {goal}"
                 self._alarms.raise_alarm("checkpoint_bad", f"{told}; it is set aside as {aside}, and never used again")
+
+    def _tell_checkpoints(self) -> None:
+        """The event of a checkpoint after which the last process ended at once."""
+        try:
+            known = self._journal.checkpoints_told()
+            untold = [each.json_object() for each in self._checkpoints.list() if each.id not in known]
+            if untold:
+                self._journal.put_checkpoints(untold)
+        except StorageFailed as error:
+            log.warning("the event of a checkpoint could not be kept: %s", error)
 
     def _load(self) -> Manifest | None:
         """Load the newest good checkpoint; None leaves the learner as new.

@@ -166,6 +166,8 @@ def _cut_back(path: Path, after: int, otherwise: Otherwise) -> int:
 
 
 _CUTS = (
+    "DELETE FROM events",
+    "DELETE FROM checkpoints",
     "DELETE FROM records WHERE id > :after",
     "DELETE FROM timelines WHERE start > :after",
     "UPDATE meta SET value = (SELECT max(id) FROM timelines) WHERE key = 'timeline'",

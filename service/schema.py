@@ -8,8 +8,8 @@ HTTP interface reads, in short transactions by id.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
 """What may be read without being opened by a worker first, which brings it to :data:`SCHEMA_VERSION`."""
 
 TRIVIAL_ERRORS = (
@@ -34,7 +34,22 @@ HELD = (
 )
 """How many patches are held and how large they are together, kept by the database itself."""
 
-MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD}
+EVENTS = (
+    "CREATE TABLE checkpoints (id INTEGER PRIMARY KEY AUTOINCREMENT, checkpoint TEXT NOT NULL, body TEXT NOT NULL)",
+    "CREATE INDEX checkpoints_name ON checkpoints (checkpoint)",
+    "CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " kind TEXT NOT NULL CHECK (kind IN ('record', 'checkpoint', 'alarm')), ref INTEGER NOT NULL)",
+    "CREATE INDEX events_rare ON events (kind, ref) WHERE kind <> 'record'",
+    *(
+        f"CREATE TRIGGER {kind}_came AFTER INSERT ON {kind}s BEGIN"
+        f" INSERT INTO events (kind, ref) VALUES ('{kind}', new.id); END"
+        for kind in ("record", "checkpoint", "alarm")
+    ),
+)
+"""What happened, in the order it was written, kept by the database itself: ``ref`` is the id of the record, of the
+alarm, or of the line in ``checkpoints``, which has each as HTTP told it when it was new, for ever."""
+
+MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD, "2": EVENTS}
 """From a version to the next: the statements, done in one transaction with the version's new number."""
 
 STANDING = "standing/"
@@ -118,5 +133,5 @@ CREATE TABLE alarms (
 CREATE TABLE attempts (             -- crashes at one journal entry; from the third on it is quarantined, for ever
     id INTEGER PRIMARY KEY, count INTEGER NOT NULL
 );
-{";".join(HELD)};
+{";".join([*HELD, *EVENTS])};
 """

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Requests a second one client address may make over HTTP, 10 s worth of them at once; above, 429."""
     http_connections: Annotated[int, Field(ge=1)] = 512
     """Connections the HTTP interface holds at a time; one more is told 503."""
+    event_streams: Annotated[int, Field(ge=1)] = 256
+    """Event streams the HTTP interface serves at a time; one more is told 503. Each holds a connection too."""
     log_json: bool = False
     """Log as one JSON object a line."""
 

@@ -21,6 +21,7 @@ from service.api import (
     docs,
     embed,
     embedding,
+    events,
     health,
     login,
     loss,
@@ -33,6 +34,7 @@ from service.api import (
     streams,
     trajectory,
 )
+from service.api.broadcast import Broadcast
 from service.api.error_history import ErrorHistory
 from service.api.rate import Rates
 from service.api.security import Guard, host_list
@@ -54,12 +56,14 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
     """The application for the data directory in ``settings``; neither database nor worker need be there yet."""
     site = Site(settings, access)
     history = ErrorHistory(site.read)
+    broadcast = Broadcast(site.database, settings.event_streams)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         site.open_queues()
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        yield
+        async with broadcast.running():
+            yield {"stopping": broadcast.stop}
 
     app = FastAPI(
         title="rjepa",
@@ -80,11 +84,14 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
         sessions=sessions,
         rates=Rates(settings.request_rate),
     )
-    for resource in (health, metrics, model, streams, embedding, records, trajectory, patch, embed, checkpoints, diagnostics):
+    for resource in (health, metrics, model, streams, embedding, records, trajectory, patch, embed):
+        app.include_router(resource.router(site))
+    for resource in (checkpoints, diagnostics):
         app.include_router(resource.router(site))
     app.include_router(loss.router(site, history))
     app.include_router(page.router(site, history, sessions))
     app.include_router(assets.router())
+    app.include_router(events.router(site, broadcast))
     app.include_router(docs.router(app))
     app.include_router(login.router(access, sessions))
     _describe(app)

@@ -52,6 +52,13 @@ class _Connection(H11Protocol):
         self._unset_untaken()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """The server ends: answers that have no end of their own are told so, the others finished."""
+        stopping = self.app_state.get("stopping")
+        if stopping is not None:
+            stopping()
+        super().shutdown()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch()

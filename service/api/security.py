@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
@@ -74,6 +75,7 @@ class Guard:
 
         try:
             self._check(scope)
+            scope.setdefault("state", {})["still_allowed"] = partial(self._still_allowed, Headers(scope=scope))
             body = await _whole(receive)
         except Problem as problem:
             await _refusal(scope, problem)(scope, receive, send_guarded)
@@ -119,6 +121,12 @@ class Guard:
             raise Problem(403, "foreign_origin", "with a cookie, a changing call must name its page: header Origin")
         if changes and role != "admin":
             raise Problem(403, "forbidden", "this token may only look; changing needs one made with --role admin")
+
+    def _still_allowed(self, headers: Headers) -> bool:
+        """Whether one whose call was let in may still look: an answer without end asks again."""
+        if self._access.tokens is None:
+            return True
+        return self._role(headers.get("authorization", ""), headers.get("cookie", "")) is not None
 
     def _role(self, authorization: str, cookie: str) -> Role | None:
         if not authorization:
