@@ -41,21 +41,19 @@ def router(site: Site, history: ErrorHistory, sessions: Sessions) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(include_in_schema=False)
 
-    async def may_change(request: Request) -> bool:
+    async def note_role(request: Request) -> None:
         """Whether whoever asks may change anything; the guard has let only those in who may look."""
         authorization = request.headers.get("authorization", "")
-        if site.access.tokens is None:
-            return True
         if authorization:
-            return site.access.role_of(authorization.partition(" ")[2].strip()) == "admin"
-        return sessions.role_of(request.headers.get("cookie", "")) == "admin"
+            role = site.access.role_of(authorization.partition(" ")[2].strip())
+        else:
+            role = sessions.role_of(request.headers.get("cookie", ""))
+        request.state.may_change = site.access.tokens is None or role == "admin"
 
-    @routes.get("/", dependencies=[site.queue("heavy")])
-    def page(
-        may: Annotated[bool, Depends(may_change)],
-        stream: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
-    ) -> Response:
-        return Response(_page(site, history, stream, may), media_type="text/html", headers=HEADERS)
+    @routes.get("/", dependencies=[Depends(note_role), site.queue("heavy")])
+    def page(request: Request, stream: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None) -> Response:
+        text = _page(site, history, stream, request.state.may_change)
+        return Response(text, media_type="text/html", headers=HEADERS)
 
     return routes
 

@@ -30,6 +30,7 @@ export class CurveView {
     this.readout = byId("curve-readout");
     this.hint = this.readout.textContent;
     this.linesOnly = false;
+    this.unit = "";
     this.pointer = null;
     this.drag = null;
     this.painter = new Painter(this.canvas, () => this.draw());
@@ -145,7 +146,8 @@ export class CurveView {
     const shown = curve.view.mode === "latest" ? `newest ${Math.min(LATEST, curve.count)} errors` : `${count(curve.count)} errors`;
     const [low, high] = this.bounds();
     const where = curve.live ? "live" : `fixations ${count(low)} to ${count(high)}`;
-    byId("curve-count").textContent = curve.failed ? `can't be read: ${curve.failed}` : `${shown}, ${where}`;
+    const told = curve.failed ? `can't be read: ${curve.failed}` : `${shown}${this.unit ? ` (${this.unit})` : ""}, ${where}`;
+    byId("curve-count").textContent = told;
     byId("trivial-name").textContent = (curve.trivialName ?? "none yet").replaceAll("_", " ");
     this.buttons();
     this.painter.mark();
@@ -183,7 +185,7 @@ export class CurveView {
     context.clip();
     const colours = palette();
     const along = (key) => points.map((point) => (known(point[key]) ? [x(point.seq), y(point[key])] : null));
-    line(context, along("error"), colours.raw, { alpha: points.length > 700 ? 0.38 : 0.6 });
+    line(context, along("error"), colours.raw, { alpha: points.length > 700 ? 0.3 : 0.6 });
     line(context, along("trivial_smoothed"), colours.other, { width: 1.8, dash: [7, 4] });
     line(context, along("smoothed"), colours.strong, { width: 2.4 });
     context.restore();

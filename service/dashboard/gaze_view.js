@@ -9,14 +9,15 @@ import { Painter } from "./painter.js";
 import { palette } from "./theme.js";
 
 const KEPT = 40;
-const FETCHED_A_PAINT = 3; // at 50 fixations a second the others are shown as their colour alone
-const SIDE = 32;
+const FETCHED_A_SECOND = 6; // at 50 fixations a second the others are shown as their border alone
+const SIDE = 34;
 const ASPECT = 16 / 9;
 
 export class GazeView {
   constructor(stream) {
     this.path = (rest) => streamPath(stream, rest);
     this.shown = [];
+    this.fetchedAt = [];
     this.canvas = byId("gaze");
     this.note = byId("gaze-note");
     this.painter = new Painter(this.canvas, () => this.draw());
@@ -24,46 +25,51 @@ export class GazeView {
 
   async load(lastSeq) {
     const told = await get(this.path("/records"), { after: Math.max(-1, lastSeq - KEPT), limit: KEPT });
+    const kept = new Map(this.shown.map((fixation) => [fixation.seq, fixation]));
     this.shown = [];
-    for (const record of told.records) this.add(record);
-    this.fetch(this.shown);
+    for (const record of told.records) this.add(record, kept.get(record.seq)?.image);
+    for (const fixation of this.shown) this.fetch(fixation);
   }
 
-  add(record) {
-    if (record.gaze === null) return;
+  add(record, image = null) {
+    if (record.gaze === null || this.shown.some((one) => one.seq === record.seq)) return;
     const { seq, gaze, prediction_error: error, skipped } = record;
-    this.shown.push({ seq, gaze, error, skipped, image: null, asked: false });
+    const fixation = { seq, gaze, error, skipped, image, asked: image !== null };
+    this.shown.push(fixation);
     if (this.shown.length > KEPT) this.shown.shift();
+    const now = performance.now();
+    this.fetchedAt = this.fetchedAt.filter((at) => now - at < 1000);
+    if (!document.hidden && this.fetchedAt.length < FETCHED_A_SECOND) {
+      this.fetchedAt.push(now);
+      this.fetch(fixation);
+    }
     this.painter.mark();
   }
 
   // A stored patch is dropped some day, or the fixation was lost: then there is no picture of it.
-  fetch(fixations) {
-    for (const fixation of fixations) {
-      if (fixation.asked) continue;
-      fixation.asked = true;
-      const image = new Image();
-      image.src = this.path(`/fixations/${fixation.seq}/patch`);
-      image.decode().then(() => {
-        fixation.image = image;
-        this.painter.mark();
-      }, () => {});
-    }
+  fetch(fixation) {
+    if (fixation.asked) return;
+    fixation.asked = true;
+    const image = new Image();
+    image.src = this.path(`/fixations/${fixation.seq}/patch`);
+    image.decode().then(() => {
+      fixation.image = image;
+      this.painter.mark();
+    }, () => {});
   }
 
   draw() {
-    this.fetch(this.shown.slice(-FETCHED_A_PAINT));
     const { context, width, height } = begin(this.canvas);
     const frame = place(width - 64, height);
-    const { line: faint, paper, quiet } = palette();
-    context.fillStyle = paper;
+    const { line: faint, raw, quiet } = palette();
+    context.fillStyle = faint;
     context.fillRect(frame.x, frame.y, frame.width, frame.height);
-    context.strokeStyle = faint;
+    context.strokeStyle = raw;
     context.strokeRect(frame.x + 0.5, frame.y + 0.5, frame.width - 1, frame.height - 1);
     const errors = this.shown.map((one) => one.error).filter(known);
     const [low, high] = [quantile(errors, 0.05), quantile(errors, 0.95)];
     const at = ({ gaze }) => [frame.x + gaze.x * frame.width, frame.y + gaze.y * frame.height];
-    line(context, this.shown.map(at), quiet, { alpha: 0.4 });
+    line(context, this.shown.map(at), quiet, { alpha: 0.5 });
     this.shown.forEach((fixation, i) => {
       const [x, y] = at(fixation);
       const age = (this.shown.length - 1 - i) / KEPT;
@@ -72,7 +78,7 @@ export class GazeView {
       patch(context, fixation.image, x, y, SIDE * (i === this.shown.length - 1 ? 1.35 : 1 - 0.4 * age), colour);
       context.globalAlpha = 1;
     });
-    if (errors.length) legend(context, width - 54, 26, Math.max(40, height - 50), number(low, 2), number(high, 2), "error");
+    if (errors.length) legend(context, frame.width + 12, frame.y + 22, Math.max(40, frame.height - 26), number(low, 2), number(high, 2), "error");
     this.say();
   }
 
@@ -90,9 +96,12 @@ function place(width, height) {
   return { x: 0, y: (height - wide / ASPECT) / 2, width: wide, height: wide / ASPECT };
 }
 
+// Without its picture (not asked for, or not kept) a fixation is a border around nothing.
 function patch(context, image, x, y, side, colour) {
   const half = side / 2;
-  context.fillStyle = colour;
-  context.fillRect(x - half - 3, y - half - 3, side + 6, side + 6);
+  context.strokeStyle = colour;
+  context.lineWidth = 3;
   if (image) context.drawImage(image, x - half, y - half, side, side);
+  context.strokeRect(x - half, y - half, side, side);
+  context.lineWidth = 1;
 }

@@ -1,7 +1,7 @@
 // Fidelity of the gradient: asked for by hand, since it costs the worker about a second.
 
 import { get } from "./api.js";
-import { byId, element } from "./dom.js";
+import { byId, element, say } from "./dom.js";
 import { count, fixed, known, time } from "./format.js";
 
 const MEANINGS = [
@@ -24,6 +24,14 @@ export function startGradient(stream) {
     button.disabled = false;
     button.textContent = "Measure again";
   });
+}
+
+// What the last regular look says of it, so that the panel is never without a value once there was one.
+export function gradientOfLook(look) {
+  const told = known(look?.live_cosine)
+    ? `At the last regular look, fixation ${count(look.seq)}: live cosine ${fixed(look.live_cosine, 4)}.`
+    : "The last regular look has no value yet.";
+  say(byId("gradient-look"), told);
 }
 
 function show(place, told) {

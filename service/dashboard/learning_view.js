@@ -48,7 +48,7 @@ export class LearningView {
       ["own skill (alone it shows nothing)", signed(told.own_skill)],
       ["retrieval among 100 (trivial's)", better(told.retrieval, told.retrieval_trivial)],
       ["probe R² (untrained's; ceiling)", `${fixed(told.probe)} (${fixed(told.probe_untrained)}; ${fixed(told.probe_ceiling)})`],
-      ["predictions, of which in the window", `${count(told.count)}, ${count(told.window)}`],
+      ["predictions (in the window)", `${count(told.count)} (${count(told.window)})`],
     ];
     fill(byId("measures"), rows, () => rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
     this.canvas.setAttribute("aria-label", ROWS.map(([key, name]) => `${name} ${interval(told[key])}`).join("; "));
@@ -64,24 +64,22 @@ export class LearningView {
     const room = 0.06 * (most - least);
     const x = scale(least - room, most + room, 4, width - 4);
     const step = height / ROWS.length;
-    context.strokeStyle = raw;
-    context.beginPath();
-    context.moveTo(Math.round(x(0)) + 0.5, 14);
-    context.lineTo(Math.round(x(0)) + 0.5, height);
-    context.stroke();
-    text(context, "0", x(0) + 4, height - 3);
+    const zero = Math.round(x(0));
     shown.forEach(([name, told], i) => {
-      const y = i * step + 28;
-      text(context, name, 0, y - 15, { colour: quiet });
-      text(context, interval(told), width, y - 15, { align: "right", colour: ink });
+      const y = Math.round(i * step) + 26;
+      text(context, name, 0, y - 13, { colour: quiet });
+      text(context, interval(told), width, y - 13, { align: "right", colour: ink });
       context.fillStyle = line;
       context.fillRect(0, y - 1, width, 1);
+      context.fillStyle = raw;
+      context.fillRect(zero, y - 7, 1, 14);
       if (!told || !known(told.value)) return;
       context.fillStyle = strong;
       if (known(told.low) && known(told.high)) context.fillRect(x(told.low), y - 3, Math.max(2, x(told.high) - x(told.low)), 5);
       context.beginPath();
-      context.arc(x(told.value), y - 0.5, 5, 0, 2 * Math.PI);
+      context.arc(x(told.value), y - 0.5, 4.5, 0, 2 * Math.PI);
       context.fill();
     });
+    text(context, "0", zero, height - 1, { align: "center" });
   }
 }

@@ -20,12 +20,14 @@ export class PositionView {
 
   show(rows) {
     this.rows = binned(rows);
-    const most = Math.max(0, ...rows.map((row) => row.count));
+    const counts = rows.map((row) => row.count).sort((a, b) => a - b);
+    const typical = counts[counts.length >> 1] ?? 0;
+    const often = typical < 3
+      ? "Most positions came once or twice: without marked sequences this shows little."
+      : `A position came ${count(typical)} times (median).`;
     byId("position-note").textContent = rows.length === 0
       ? "Not known yet."
-      : `Solid: all predictions at a position. Dashed: the untrained twin's. ${most < 3
-        ? "Each position came once or twice: without marked sequences this shows little."
-        : `Up to ${count(most)} predictions a position; 1,000 stands for all later ones.`}`;
+      : `Solid: all predictions at a position. Dashed: the untrained twin's. ${often}${rows.at(-1).position === LAST ? " 1,000 stands for all later ones." : ""}`;
     this.painter.mark();
   }
 

@@ -3,6 +3,8 @@
 import { byId, element, fill } from "./dom.js";
 import { count, hour } from "./format.js";
 
+const LAG_TOLD = 10; // fewer come and go all the time; the table of streams has them
+
 export class StatusView {
   constructor() {
     this.events = { connected: false, since: Date.now() / 1000 };
@@ -42,7 +44,7 @@ export class StatusView {
     const found = [];
     if (ready && !ready.ready) found.push(bad(ready.why));
     found.push(model.learning ? { kind: "good", sign: "●", said: "learning is on" } : bad("learning is paused: fixations are stored and passed by"));
-    if (this.lag > 0) found.push(quiet(`${count(this.lag)} fixations wait`));
+    if (this.lag >= LAG_TOLD) found.push(quiet(`${count(this.lag)} fixations wait to be learned`));
     const exact = model.rfp_exact ? "exact" : "approximate";
     const total = model.parameters.total ? `, ${count(model.parameters.total)} parameters` : "";
     found.push(quiet(`${model.gates} gates, ${count(model.units)} units${total}, gradient ${exact}, on ${model.device}`));

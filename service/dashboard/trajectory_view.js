@@ -31,11 +31,8 @@ export class TrajectoryView {
     const { context, width, height } = begin(this.canvas);
     const { points, shares } = this.told;
     const { line, strong, other } = palette();
-    const reach = 1.08 * Math.max(...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]), 1e-9);
-    const side = Math.min(width, height - 18);
-    const [centre, middle] = [width / 2, (height - 18) / 2];
-    const x = scale(-reach, reach, centre - side / 2, centre + side / 2);
-    const y = scale(-reach, reach, middle + side / 2, middle - side / 2);
+    const { x, y } = place(points, width, height - 18);
+    const [centre, middle] = [x(0), y(0)];
     context.strokeStyle = line;
     context.beginPath();
     context.moveTo(0, middle);
@@ -67,4 +64,15 @@ export class TrajectoryView {
     text(context, `first component, ${percent(shares[0])} of variance →`, width, height - 3, { align: "right" });
     text(context, `↑ second, ${percent(shares[1])}`, 0, 11);
   }
+}
+
+// Both directions to the same scale, the path as large as it fits.
+function place(points, width, height) {
+  const ends = (key) => [Math.min(0, ...points.map((point) => point[key])), Math.max(0, ...points.map((point) => point[key]))];
+  const [left, right] = ends("x");
+  const [low, high] = ends("y");
+  const perUnit = Math.min((width - 24) / (right - left || 1), (height - 24) / (high - low || 1));
+  const [halfX, halfY] = [width / 2 / perUnit, height / 2 / perUnit];
+  const [midX, midY] = [(left + right) / 2, (low + high) / 2];
+  return { x: scale(midX - halfX, midX + halfX, 0, width), y: scale(midY - halfY, midY + halfY, height, 0) };
 }
