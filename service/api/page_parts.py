@@ -16,6 +16,7 @@ from service.errors import ServiceError
 
 
 def state(site: Site, status: dict[str, Any] | None) -> str:
+    """Whether the worker learns, and what."""
     if status is None:
         said = '<span class="bad">the worker is not reachable</span>'
     elif status["recovering"]:
@@ -91,6 +92,7 @@ def word(look: dict[str, Any] | None) -> str:
 
 
 def streams(entries: list[dict[str, Any]], shown: str | None) -> str:
+    """Where each stream stands."""
     if not entries:
         return "<p>None yet. <code>rjepa stream</code> sends fixations.</p>"
     rows = []
@@ -125,7 +127,9 @@ def _span(seconds: float) -> str:
 
 def alarms(on: list[dict[str, Any]], newest: list[dict[str, Any]]) -> str:
     """Those that are on, then the newest ever raised."""
-    told = "".join(f'<li><span class="bad">{html.escape(alarm["kind"])}</span> {_told(alarm, "since")}</li>' for alarm in on)
+    told = "".join(
+        f'<li><span class="bad">{html.escape(alarm["kind"])}</span> {_told(alarm, "since")}</li>' for alarm in on
+    )
     past = "".join(f'<li class="past">{html.escape(alarm["kind"])} {_told(alarm, "time")}</li>' for alarm in newest)
     none = "" if told else '<p class="quiet">None is on.</p>'
     return f'{none}<ul class="alarms">{told}{past}</ul>'

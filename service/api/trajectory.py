@@ -23,7 +23,7 @@ DECIMALS = 4
 
 
 def main_plane(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
-    """(n, 2) coordinates of (n, q) embeddings on their first two principal components, and each one's share of variance.
+    """(n, 2) coordinates of (n, q) embeddings on their first two principal components, and their shares of variance.
 
     A component has no sign of its own: each is turned so that its largest loading is positive. Where there is no
     variance (or a single dimension) what is missing is 0.
@@ -53,7 +53,7 @@ def router(site: Site) -> APIRouter:
         stream: StreamId,
         points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="of so many newest fixations")] = 300,
     ) -> Response:
-        """The components are those of the fixations shown: two answers share no axes. Empty before the second fixation."""
+        """The components are those of the fixations shown: two answers share no axes. Empty before the second one."""
         with site.read() as connection:
             check_stream(connection, stream)
             rows = _newest(connection, stream, points)
@@ -66,8 +66,8 @@ def _newest(connection: sqlite3.Connection, stream: str, points: int) -> list[tu
     """(seq, prediction error, embedding), ascending by seq."""
     condition, values = where_lineage(lineage(connection))
     cursor = connection.execute(
-        f"SELECT seq, prediction_error, embedding FROM records WHERE stream = ? AND embedding IS NOT NULL AND {condition}"
-        " ORDER BY seq DESC LIMIT ?",
+        "SELECT seq, prediction_error, embedding FROM records"
+        f" WHERE stream = ? AND embedding IS NOT NULL AND {condition} ORDER BY seq DESC LIMIT ?",
         (stream, *values, points),
     )
     cursor.row_factory = None

@@ -1,1 +1,1 @@
-"""The dashboard as files: a page's frame, style sheets and plain ES modules. Nothing here is built or fetched elsewhere."""
+"""The dashboard as files: a page, style sheets and plain ES modules. Nothing is built, nothing is from elsewhere."""

@@ -21,6 +21,7 @@ export class Curve {
     this.pending = [];
     this.window = 100;
     this.trivialName = null;
+    this.shownTrivial = null;
     this.count = 0;
     this.timeline = null;
     this.loading = 0;
@@ -88,8 +89,9 @@ export class Curve {
     this.points = told.points;
     this.count = told.count;
     this.window = told.window;
+    this.shownTrivial = told.trivial_name ?? null; // the best one in what is shown
     if (!this.live) return;
-    this.trivialName = told.trivial_name ?? null;
+    this.trivialName = this.shownTrivial;
     this.newest = told.points.at(-1)?.seq ?? -1;
     this.recent = recent;
     this.tail = [];

@@ -148,7 +148,7 @@ export class CurveView {
     const where = curve.live ? "live" : `fixations ${count(low)} to ${count(high)}`;
     const told = curve.failed ? `can't be read: ${curve.failed}` : `${shown}${this.unit ? ` (${this.unit})` : ""}, ${where}`;
     byId("curve-count").textContent = told;
-    byId("trivial-name").textContent = (curve.trivialName ?? "none yet").replaceAll("_", " ");
+    byId("trivial-name").textContent = (curve.shownTrivial ?? "none yet").replaceAll("_", " ");
     this.buttons();
     this.painter.mark();
   }
@@ -185,7 +185,7 @@ export class CurveView {
     context.clip();
     const colours = palette();
     const along = (key) => points.map((point) => (known(point[key]) ? [x(point.seq), y(point[key])] : null));
-    line(context, along("error"), colours.raw, { alpha: points.length > 700 ? 0.3 : 0.6 });
+    if (!this.linesOnly) line(context, along("error"), colours.raw, { alpha: points.length > 700 ? 0.3 : 0.6 });
     line(context, along("trivial_smoothed"), colours.other, { width: 1.8, dash: [7, 4] });
     line(context, along("smoothed"), colours.strong, { width: 2.4 });
     context.restore();

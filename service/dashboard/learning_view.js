@@ -8,7 +8,7 @@ import { palette } from "./theme.js";
 
 const ROWS = [
   ["skill", "skill"],
-  ["skill_ar1_interval", "skill, scene unknown"],
+  ["skill_ar1_interval", "without scene"],
   ["learned_skill", "learned skill"],
 ];
 
