@@ -200,23 +200,6 @@ class Loss(_Shape):
     trivial_name: str | None = Field(None, description="by=time: which trivial predictor is the best one here")
 
 
-class TrajectoryPoint(_Shape):
-    """One fixation's embedding."""
-
-    seq: int
-    error: float | None = Field(description="its prediction error; null where there was no prediction")
-    x: float = Field(description="along the first principal component, in units of the embedding")
-    y: float = Field(description="along the second")
-
-
-class Trajectory(_Shape):
-    """The newest embeddings as a path in a plane. It can't show what happens in the other dimensions: see `shares`."""
-
-    stream: str
-    shares: list[float] = Field(description="of the variance of these embeddings, along each of the two components")
-    points: list[TrajectoryPoint] = Field(description="ascending by seq")
-
-
 class Checkpoint(BaseModel):
     """A checkpoint."""
 

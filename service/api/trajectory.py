@@ -11,15 +11,38 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.api.shapes import Trajectory
 from service.api.site import Site, StreamId, answer, check_stream
 from service.history import lineage, where_lineage
 from service.records import numbers
 
 MAX_POINTS = 1000
 DECIMALS = 4
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TrajectoryPoint(_Shape):
+    """One fixation's embedding."""
+
+    seq: int = Field(description="number of the fixation in its stream", examples=[318])
+    error: float | None = Field(description="its prediction error; null where there was no prediction", examples=[0.41])
+    x: float = Field(description="along the first principal component, in units of the embedding", examples=[-1.25])
+    y: float = Field(description="along the second", examples=[0.5])
+
+
+class Trajectory(_Shape):
+    """The newest embeddings as a path in a plane. It can't show what happens in the other dimensions: see `shares`."""
+
+    stream: str = Field(description="whose", examples=["s1"])
+    shares: list[float] = Field(
+        description="of the variance of these embeddings, along each of the two components", examples=[[0.31, 0.12]]
+    )
+    points: list[TrajectoryPoint] = Field(description="ascending by seq")
 
 
 def main_plane(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:

@@ -23,8 +23,7 @@ from service.api.curve import mean_at, running_mean
 from service.api.error_history import ErrorHistory
 from service.api.loss import loss_by_time
 from service.api.sampled_curve import sampled_loss
-from service.api.shapes import Trajectory
-from service.api.trajectory import main_plane
+from service.api.trajectory import Trajectory, main_plane
 from service.records import pack
 from service.storage import open_reader
 from tests.helpers import ROOT, wait_until
