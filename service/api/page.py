@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import time
 from functools import cache
@@ -52,8 +53,11 @@ def router(site: Site, history: ErrorHistory, sessions: Sessions) -> APIRouter:
 
     @routes.get("/", dependencies=[Depends(note_role), site.queue("heavy")])
     def page(request: Request, stream: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None) -> Response:
-        text = _page(site, history, stream, request.state.may_change)
-        return Response(text, media_type="text/html", headers=HEADERS)
+        body = _page(site, history, stream, request.state.may_change).encode()
+        headers = HEADERS | {"Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            body, headers["Content-Encoding"] = gzip.compress(body, 5), "gzip"
+        return Response(body, media_type="text/html", headers=headers)
 
     return routes
 

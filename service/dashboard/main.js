@@ -4,7 +4,7 @@ import { Refused, get, send } from "./api.js";
 import { CheckpointsView } from "./checkpoints_view.js";
 import { Curve } from "./curve.js";
 import { CurveView } from "./curve_view.js";
-import { byId } from "./dom.js";
+import { byId, say } from "./dom.js";
 import { Events } from "./events.js";
 import { GazeView } from "./gaze_view.js";
 import { gradientOfLook, startGradient } from "./gradient_view.js";
@@ -33,6 +33,7 @@ const curveView = new CurveView(curve);
 const gaze = new GazeView(STREAM);
 const trajectory = new TrajectoryView(STREAM);
 let events = null;
+let learned = 0;
 
 // Look at everything again: at the start, after a cut that could not be resumed, after going back.
 async function fresh() {
@@ -54,6 +55,7 @@ async function look() {
   try {
     const [told, model, ready] = await Promise.all([get("/v1/streams", { limit: 100 }), asked("/v1/model"), asked("/readyz")]);
     status.note("polled", "reached", true);
+    status.refused = null;
     status.note("worker", "reachable", model?.worker === "reachable");
     status.model = model;
     curveView.unit = { half_mse: "half the mean squared error", cosine: "1 − cosine" }[model?.distance] ?? "";
@@ -65,11 +67,15 @@ async function look() {
     learning.look(mine?.diagnostics ?? null);
     gradientOfLook(mine?.diagnostics);
     controls();
+    if (curve.failed) curve.load();
+    if (mine && mine.learned < learned) fresh(); // the stream was deleted
+    learned = mine?.learned ?? 0;
     if (!STREAM && told.streams.length) location.reload();
     status.show(STREAM);
     return told;
   } catch (error) {
-    status.note("polled", "reached", error instanceof Refused && error.status < 500);
+    status.note("polled", "reached", error instanceof Refused);
+    status.refused = error instanceof Refused ? error.message : null;
     status.show(STREAM);
     return null;
   }
@@ -94,8 +100,15 @@ async function seldom() {
       rank.show(told);
       position.show(told.error_by_position);
       places.show(told.place_memory);
-    }),
+    }).catch(unknown),
   ]);
+}
+
+// Why nothing is known, where nothing was yet: switched off, say, or no worker.
+function unknown(error) {
+  for (const id of ["rank-said", "position-note", "places-note"]) {
+    if (/^Not known/.test(byId(id).textContent)) say(byId(id), `Not known: ${error.message}`);
+  }
 }
 
 function controls() {
@@ -122,7 +135,9 @@ function start() {
   if (!MAY_CHANGE) for (const control of document.querySelectorAll("[data-changes]")) control.disabled = true;
   byId("pause").addEventListener("click", async () => {
     byId("pause").disabled = true;
-    await send("PATCH", "/v1/model", { learning: status.model?.learning === false }).catch(() => {});
+    say(byId("pause-said"), "");
+    await send("PATCH", "/v1/model", { learning: status.model?.learning === false })
+      .catch((error) => say(byId("pause-said"), `Not done: ${error.message}`));
     await look();
   });
   startGradient(STREAM);

@@ -10,6 +10,7 @@ export class StatusView {
     this.events = { connected: false, since: Date.now() / 1000 };
     this.polled = { reached: true, since: Date.now() / 1000 };
     this.worker = { reachable: true, since: Date.now() / 1000 };
+    this.refused = null;
     this.model = null;
     this.ready = null;
     this.lag = 0;
@@ -31,13 +32,14 @@ export class StatusView {
 
   connection(stream) {
     if (!this.polled.reached) return bad(`no connection since ${hour(this.polled.since)}: what is shown is from then`);
+    if (this.refused) return bad(`can't be read now: ${this.refused}`);
     if (!stream) return quiet("waits for the first stream");
     if (!this.events.connected) return bad(`no live events since ${hour(this.events.since)}; trying again`);
     return { kind: "good", sign: "●", said: "live" };
   }
 
   learner() {
-    if (!this.polled.reached) return [];
+    if (!this.polled.reached || this.refused) return [];
     const { model, ready } = this;
     if (!this.worker.reachable) return [bad(`worker away since ${hour(this.worker.since)}: nothing is learned now`)];
     if (!model) return [quiet("no model has been made yet")];
