@@ -10,13 +10,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clients.api import Api as Api
+    from clients.errors import ApiError as ApiError
     from clients.patches import NoPatch as NoPatch
     from clients.patches import cut as cut
     from clients.sender import Sender as Sender
     from clients.units import from_screen as from_screen
 
 __version__ = "0.1.0"
-__all__ = ["NoPatch", "Sender", "__version__", "cut", "from_screen", "main"]
+__all__ = ["Api", "ApiError", "NoPatch", "Sender", "__version__", "cut", "from_screen", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("service.serve", "worker and HTTP interface on this machine"),
@@ -45,6 +47,8 @@ EXIT_FAILED = 1
 not reached; 130 interrupted. Errors of the rooms carry their own."""
 
 _EXPORTS = {
+    "Api": "clients.api",
+    "ApiError": "clients.errors",
     "NoPatch": "clients.patches",
     "Sender": "clients.sender",
     "cut": "clients.patches",

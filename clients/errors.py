@@ -92,3 +92,17 @@ class SenderClosed(ClientError):
     """The sender was closed, or ended by an earlier error, and takes nothing more."""
 
     code = "closed"
+
+
+class ApiError(ClientError):
+    """The HTTP interface refused a call, or does not answer: then ``status`` is None and ``code`` unreachable.
+
+    ``code`` is the short name to program against, ``detail`` says what was wrong and the way out.
+    """
+
+    def __init__(self, status: int | None, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code if status is None else f'{status} {code}'})")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.exit_code = 4 if status is None else 1

@@ -135,7 +135,7 @@ class Broadcast:
                 yield b"".join(pieces)
                 sent_s = loop.time()
             elif after == before and now_s - sent_s >= HEARTBEAT_S:
-                yield b": \nid: %d\n\n" % after
+                yield b":\nid: %d\n\n" % after
                 sent_s = now_s
             elif after == before:
                 with anyio.move_on_after(LOOK_S):

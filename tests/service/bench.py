@@ -148,7 +148,9 @@ def features(stream: str, seq: int, size: int) -> np.ndarray:
 
 
 def new_writer(checkpoints: Checkpoints, journal: Journal) -> CheckpointWriter:
-    return CheckpointWriter(checkpoints, Alarms(journal), IDENTITY, "cpu", keep=3, needed=journal.begun_from)
+    return CheckpointWriter(
+        checkpoints, Alarms(journal), IDENTITY, "cpu", keep=3, needed=journal.begun_from, tell=journal.put_checkpoints
+    )
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from tests.service.test_api_guard import Site, made, problem
 
 FILLED = {"{stream}": "s1", "{seq}": "0", "{checkpoint}": "c1", "{digest}": "0" * 16, "{name}": "main.js"}
 PATCH = patches(1)[0].tobytes()
+ENDLESS = "/v1/events"
+"""Of an answer that does not end the head is enough."""
 
 
 def route_table() -> list[tuple[str, str]]:
@@ -67,7 +69,10 @@ def ask(site: Site, method: str, path: str, **headers: str) -> httpx.Response:
     if path == "/v1/model":
         content = b'{"learning": true}'
     if method in LOOKING:
-        return site.client.request(method, path, headers=headers)
+        with site.client.stream(method, path, headers=headers) as response:
+            if path != ENDLESS or response.status_code != 200:
+                response.read()
+        return response
     return site.client.request(method, path, content=content, headers=headers | {"Content-Type": kind})
 
 

@@ -411,6 +411,7 @@ def test_the_openapi_document_names_every_call(still: httpx.Client) -> None:
         "POST /v1/embed",
         "GET /v1/diagnostics/representation",
         "GET /v1/diagnostics/gradient",
+        "GET /v1/events",
         "GET /v1/checkpoints",
         "POST /v1/checkpoints",
         "GET /v1/checkpoints/{checkpoint}",

@@ -15,7 +15,8 @@ from clients.wire import FixationMessage, Gaze, Hello, digest
 from service.admission import Admission, Answer, Duplicate
 from service.check import check
 from service.errors import DirectoryRefused
-from service.journal import Journal
+from service.events import events_between, newest_event
+from service.journal import Alarm, Journal
 from service.manifests import LEARNER
 from service.retained import AT_ONCE, DAY_S, Limits, held_patches
 from service.retention import Retention
@@ -173,6 +174,10 @@ def test_a_database_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
         assert held_patches(journal._database.connection) == (3, 210)
         assert journal.drop_patches(NO_AGE, 3, 1e9) == 2
         assert held_patches(journal._database.connection) == (1, 70)
+        assert newest_event(journal._database.connection) == 0, "what was before has no events"
+        journal.put_alarm(Alarm("lag", "240 wait"), 3.0)
+        (event,) = events_between(journal._database.connection, 0, 1)
+        assert (event.id, event.kind) == (1, "alarm")
     assert check(tmp_path).said() == []
     Journal(path).close()
 
@@ -190,7 +195,8 @@ def test_a_migration_that_is_cut_short_changes_nothing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert contents(connection) == before
         assert connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() == ("1",)
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'held'").fetchone() == (0,)
+        made_since = "SELECT count(*) FROM sqlite_master WHERE name IN ('held', 'events', 'checkpoints')"
+        assert connection.execute(made_since).fetchone() == (0,)
     Journal(path).close()
 
 
