@@ -37,12 +37,6 @@ export class GazeView {
     const fixation = { seq, gaze, error, skipped, image, asked: image !== null };
     this.shown.push(fixation);
     if (this.shown.length > KEPT) this.shown.shift();
-    const now = performance.now();
-    this.fetchedAt = this.fetchedAt.filter((at) => now - at < 1000);
-    if (!document.hidden && this.fetchedAt.length < FETCHED_A_SECOND) {
-      this.fetchedAt.push(now);
-      this.fetch(fixation);
-    }
     this.painter.mark();
   }
 
@@ -58,7 +52,19 @@ export class GazeView {
     }, () => {});
   }
 
+  // The newest that have no picture yet, as many as a second may have.
+  fetchSome() {
+    const now = performance.now();
+    this.fetchedAt = this.fetchedAt.filter((at) => now - at < 1000);
+    const waiting = this.shown.filter((fixation) => !fixation.asked).reverse();
+    for (const fixation of waiting.slice(0, FETCHED_A_SECOND - this.fetchedAt.length)) {
+      this.fetchedAt.push(now);
+      this.fetch(fixation);
+    }
+  }
+
   draw() {
+    this.fetchSome();
     const { context, width, height } = begin(this.canvas);
     const frame = place(width - 64, height);
     const { line: faint, raw, quiet } = palette();

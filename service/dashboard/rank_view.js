@@ -34,7 +34,7 @@ export class RankView {
     const [low, high] = [Math.min(...spectrum) * 0.8, spectrum[0] * 1.3];
     const x = scale(1, spectrum.length, LEFT, width - 8);
     const y = logScale(low, high, height - 18, 6);
-    grid(context, y, decades(low, high), LEFT, width - 8, (value) => number(value, 1));
+    grid(context, y, decades(low, high), LEFT, width - 8, (value) => (value >= 0.01 ? number(value, 1) : value.toExponential(0).replace("-", "−")));
     text(context, "1", x(1), height - 4, { align: "center" });
     text(context, `dimension ${spectrum.length}`, width - 4, height - 4, { align: "right" });
     line(context, spectrum.map((value, i) => [x(i + 1), y(value)]), palette().strong, { width: 2 });

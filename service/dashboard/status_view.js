@@ -46,7 +46,7 @@ export class StatusView {
     const found = [];
     if (ready && !ready.ready) found.push(bad(ready.why));
     found.push(model.learning ? { kind: "good", sign: "●", said: "learning is on" } : bad("learning is paused: fixations are stored and passed by"));
-    if (this.lag >= LAG_TOLD) found.push(quiet(`${count(this.lag)} fixations wait to be learned`));
+    if (this.lag >= LAG_TOLD && ready?.ready !== false) found.push(quiet(`${count(this.lag)} fixations wait to be learned`));
     const exact = model.rfp_exact ? "exact" : "approximate";
     const total = model.parameters.total ? `, ${count(model.parameters.total)} parameters` : "";
     found.push(quiet(`${model.gates} gates, ${count(model.units)} units${total}, gradient ${exact}, on ${model.device}`));

@@ -35,7 +35,7 @@ export function showAlarms(told) {
     const items = on.map((alarm) => element(
       "li", {},
       element("span", { class: "bad" }, `▲ ${alarm.kind}`), ` ${alarm.stream ?? "all"}, on since ${time(alarm.since)}: ${alarm.detail} `,
-      element("span", { class: "quiet" }, meaning(alarm.kind)),
+      element("span", { class: "meaning quiet" }, meaning(alarm.kind)),
     ));
     const before = past.map((alarm) => element("li", { class: "past quiet" }, `${time(alarm.time)} ${alarm.kind}, ${alarm.stream ?? "all"}: ${alarm.detail}`));
     return [
