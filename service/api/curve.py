@@ -18,6 +18,9 @@ Integers = NDArray[np.int64]
 FEWEST_SHARE = 0.5
 """A trivial predictor that has an error for fewer of the fixations than this share is no candidate."""
 
+ROWS_AT_ONCE = 1 << 14
+"""Of the trivial predictors' errors: what a processor's cache holds."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -44,7 +47,7 @@ def running_mean(values: Floats, window: int) -> Floats:
 
 
 def mean_at(values: Floats, at: Integers, window: int) -> Floats:
-    """:func:`running_mean` at the indices ``at`` alone: of a million values only those that are shown; the same bits."""
+    """:func:`running_mean` at the indices ``at`` alone, where only those are shown; the same bits."""
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])
@@ -62,12 +65,16 @@ def best_trivial(errors: Errors) -> int | None:
     """
     if len(errors) == 0:
         return None
-    known = np.isfinite(errors.trivial)
-    counts = known.sum(axis=0)
+    counts, sums = np.zeros(errors.trivial.shape[1]), np.zeros(errors.trivial.shape[1])
+    for first in range(0, len(errors), ROWS_AT_ONCE):
+        trivial, error = (values[first : first + ROWS_AT_ONCE] for values in (errors.trivial, errors.error))
+        known = np.isfinite(trivial)
+        counts += known.sum(axis=0)
+        sums += np.where(known, trivial - error[:, None], 0.0).sum(axis=0)
+    excess = sums / np.maximum(counts, 1)
     candidates = counts >= max(1.0, FEWEST_SHARE * len(errors))
     if not candidates.any():
         return None
-    excess = np.where(known, errors.trivial - errors.error[:, None], 0.0).sum(axis=0) / np.maximum(counts, 1)
     return int(np.argmin(np.where(candidates, excess, np.inf)))
 
 
