@@ -22,14 +22,18 @@ export class Events {
   begin() {
     const source = new EventSource(this.path);
     let opened = false;
+    let begun = false;
     source.addEventListener("open", () => {
       this.wait = FIRST_WAIT_MS;
       this.change(true);
       if (!opened) this.onFresh();
       opened = true;
+      begun = true;
     });
     source.addEventListener("error", () => {
       this.change(false);
+      if (!begun) this.onFresh(); // show what there is, live or not
+      begun = true;
       if (source.readyState !== EventSource.CLOSED) return;
       setTimeout(() => this.begin(), this.wait);
       this.wait = Math.min(LONGEST_WAIT_MS, 2 * this.wait);

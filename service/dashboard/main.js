@@ -153,7 +153,7 @@ function start() {
       },
     });
   }
-  fresh();
+  if (!STREAM) fresh();
   repeat(look, LOOK_MS);
   repeat(seldom, SELDOM_MS);
 }
