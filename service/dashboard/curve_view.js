@@ -3,7 +3,7 @@
 import { LATEST } from "./curve.js";
 import { byId } from "./dom.js";
 import { count, hour, known, number, time } from "./format.js";
-import { begin, grid, line, nothing, quantile, scale, text, ticks } from "./plot.js";
+import { begin, columns, grid, line, nothing, quantile, scale, spaced, text, ticks } from "./plot.js";
 import { Painter } from "./painter.js";
 import { palette } from "./theme.js";
 
@@ -12,6 +12,7 @@ const RIGHT = 14;
 const TOP = 10;
 const BOTTOM = 38;
 const FEWEST = 8; // fixations a view is wide, at least
+const DENSE = 700; // points, from which on each column of pixels has several
 const KEYS = {
   ArrowLeft: (view) => view.move(-0.25),
   ArrowRight: (view) => view.move(0.25),
@@ -185,9 +186,10 @@ export class CurveView {
     context.clip();
     const colours = palette();
     const along = (key) => points.map((point) => (known(point[key]) ? [x(point.seq), y(point[key])] : null));
-    if (!this.linesOnly) line(context, along("error"), colours.raw, { alpha: points.length > 700 ? 0.3 : 0.6 });
-    line(context, along("trivial_smoothed"), colours.other, { width: 1.8, dash: [7, 4] });
-    line(context, along("smoothed"), colours.strong, { width: 2.4 });
+    if (!this.linesOnly && points.length > DENSE) columns(context, along("error"), colours.raw, 0.45);
+    else if (!this.linesOnly) line(context, along("error"), colours.raw, { alpha: 0.6 });
+    line(context, spaced(along("trivial_smoothed"), 2), colours.other, { width: 1.8, dash: [7, 4] });
+    line(context, spaced(along("smoothed"), 2), colours.strong, { width: 2.4 });
     context.restore();
     this.pointed(context, points, height);
   }

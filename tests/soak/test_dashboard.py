@@ -179,7 +179,7 @@ def test_what_a_browser_spends_while_fixations_come(tmp_path: Path, browser_path
             lambda told: wire.setdefault(kinds.get(told["requestId"], "?"), []).append(told["encodedDataLength"]),
         )
         page.goto(base)
-        page.wait_for_function("document.querySelector('#curve-count').textContent.includes('live')")
+        page.wait_for_function("() => document.querySelector('#curve-count').textContent.includes('live')")
         page.wait_for_load_state("load")
         page.wait_for_timeout(3000)
         for kind, sizes in sorted(wire.items()):
