@@ -30,7 +30,8 @@ function link(name, shown) {
 
 export function showAlarms(told) {
   const on = [...told.alarms_on, ...told.streams.flatMap((one) => one.alarms_on)];
-  const past = told.alarms.slice(0, PAST_SHOWN);
+  const isOn = (alarm) => on.some((other) => other.kind === alarm.kind && other.stream === alarm.stream && other.since <= alarm.time + 1);
+  const past = told.alarms.filter((alarm) => !isOn(alarm)).slice(0, PAST_SHOWN);
   fill(byId("alarms"), { on, past }, () => {
     const items = on.map((alarm) => element(
       "li", {},
@@ -39,7 +40,7 @@ export function showAlarms(told) {
     ));
     const before = past.map((alarm) => element("li", { class: "past quiet" }, `${time(alarm.time)} ${alarm.kind}, ${alarm.stream ?? "all"}: ${alarm.detail}`));
     return [
-      on.length === 0 ? element("p", { class: "quiet" }, past.length ? "None is on. The newest that were:" : "None.") : null,
+      on.length === 0 ? element("p", { class: "quiet" }, past.length ? "None is on. The newest that were told:" : "None.") : null,
       element("ul", { class: "alarms" }, ...items, ...before),
     ].filter(Boolean);
   });
