@@ -5,9 +5,9 @@ import { byId, element, say } from "./dom.js";
 import { count, fixed, known, time } from "./format.js";
 
 const MEANINGS = [
-  ["exactness", "computed anew over the window"],
-  ["live", "as the learner had it, weights changing"],
-  ["credit", "live, held against the errors as they were"],
+  ["exactness", "computed anew"],
+  ["live", "as the learner had it"],
+  ["credit", "live, against the errors of then"],
 ];
 
 export function startGradient(stream) {

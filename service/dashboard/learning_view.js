@@ -45,7 +45,7 @@ export class LearningView {
     const better = (value, other) => `${percent(value)} (${percent(other)})`;
     const rows = [
       ["opponent", words(told.opponent)],
-      ["own skill (alone it shows nothing)", signed(told.own_skill)],
+      ["own skill (shows nothing alone)", signed(told.own_skill)],
       ["retrieval among 100 (trivial's)", better(told.retrieval, told.retrieval_trivial)],
       ["probe R² (untrained's; ceiling)", `${fixed(told.probe)} (${fixed(told.probe_untrained)}; ${fixed(told.probe_ceiling)})`],
       ["predictions (in the window)", `${count(told.count)} (${count(told.window)})`],
