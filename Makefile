@@ -29,6 +29,7 @@ soak: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m service.settings_page > docs/settings.md
 	$(BIN)/python -m service.learning_page
+	$(BIN)/python -m service.figures.docs
 
 wheel: $(VENV)/.dev
 	rm -rf build

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("service.replay_cli", "learn a journal again, from any checkpoint, into another directory"),
     "check": ("service.check_cli", "verify a data directory"),
     "backup": ("service.backup_cli", "copy a data directory, also while its worker runs"),
-    "experiment": ("service.experiment_cli", "the truth about learning, as numbers"),
+    "experiment": ("service.experiment_cli", "the truth about learning, as numbers and pictures"),
     "keys": ("service.access_cli", "CURVE keys"),
     "pair": ("service.access_cli", "one file that pairs an acquisition computer"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),

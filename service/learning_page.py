@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from service.experiment_cli import EXPERIMENTS, told
+from service.experiment_cli import TOLD, told
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning.md"
 _TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -22,8 +22,7 @@ def page(text: str, folder: Path) -> str:
 
     def fresh(found: re.Match[str]) -> str:
         held = json.loads((folder / f"{found[2]}.json").read_text())
-        experiment, _ = EXPERIMENTS[held["experiment"]]
-        return f"{found[1]}\n{told(experiment, held['rows'], markdown=True)}\n\n{found[3]}"
+        return f"{found[1]}\n{told(TOLD[held['experiment']], held['rows'], markdown=True)}\n\n{found[3]}"
 
     return _TABLE.sub(fresh, text)
 

@@ -39,7 +39,8 @@ def read(data_dir: Path) -> Found:
     """What a directory holds; every fixation is what was offered, and learned once if at all.
 
     Raises AssertionError for a seq that is missing or there twice, for content that is not what was offered under it,
-    for anything lost or skipped, and for a record without its fixation or a learned fixation without its record.
+    for anything lost or skipped, for a record without its fixation or a learned fixation without its record, and for an
+    event that is missing or there twice.
     """
     with closing(open_reader(data_dir / "rjepa.db")) as reader:
         assert reader.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -47,20 +48,24 @@ def read(data_dir: Path) -> Found:
         records = [tuple(row) for row in reader.execute(f"SELECT id, {RECORD} FROM records ORDER BY id")]
         streams = {row[0]: row[1] for row in reader.execute("SELECT name, next_seq FROM streams")}
         learned_id = int(_meta(reader, "learned_id") or 0)
+        told = [row[0] for row in reader.execute("SELECT ref FROM events WHERE kind = 'record' ORDER BY id")]
+        checkpoints = [row[0] for row in reader.execute("SELECT checkpoint FROM checkpoints ORDER BY id")]
         kept = {row[0]: bytes(row[1]) for row in reader.execute("SELECT id, bytes FROM patches")}
     fixations, seqs = [], Counter[str]()
     for entry, kind, stream, seq, body, digest in rows:
         assert kind == "fixation", f"journal id {entry} is {kind}"
         assert seq == seqs[stream], f"seq {seqs[stream]} of {stream} is followed by {seq}"
         seqs[stream] += 1
-        told = json.loads(body)
-        number = round(told["onset"] / 0.25)
+        message = json.loads(body)
+        number = round(message["onset"] / 0.25)
         patch = mortal.patch_of(stream, number).tobytes()
-        assert digest == wire.digest(told["onset"], told["duration"], wire.Gaze(**told["gaze"]), patch)
+        assert digest == wire.digest(message["onset"], message["duration"], wire.Gaze(**message["gaze"]), patch)
         assert kept[entry] == patch, f"the patch of journal id {entry} is not what was offered"
-        fixations.append((stream, seq, told["onset"]))
+        fixations.append((stream, seq, message["onset"]))
     assert dict(seqs) == {name: next_seq for name, next_seq in streams.items() if next_seq}
     assert [record[0] for record in records] == [row[0] for row in rows if row[0] <= learned_id]
+    assert told == [record[0] for record in records], "an event of each, once, in order"
+    assert len(checkpoints) == len(set(checkpoints)), "an event of each, once"
     assert [record[1:3] for record in records] == [fixation[:2] for fixation in fixations[: len(records)]]
     plain = [record[1:] for record in records]
     assert {record[9] for record in plain} <= {None, "repeat", "refused"}, "nothing else is skipped"

@@ -30,6 +30,7 @@ from tests.service.bench import same_bits
 POINTS = (
     "bound", "taking", "recovery", "commit epoch", "commit fixations", "journalled", "commit features",
     "commit records", "checkpoint write", "checkpoint sync", "checkpoint rename", "checkpoint done",
+    "commit checkpoints",
 )  # fmt: skip
 """Of the worker, by name; ``commit fixations`` and ``commit records`` with a delay end it within the commit itself."""
 AT_RANDOM = ("worker", "client", "both")

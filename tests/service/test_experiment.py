@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model import collapse, figure_four, gate_scale, learners
+from model import alignment, collapse, figure_four, gate_scale, learners
 from model.config import RetinaConfig
 from model.weights import parse_weights
 from model.worlds import make_world
@@ -278,9 +278,14 @@ def test_streams_has_a_row_for_each_learner(tmp_path: Path, fake: Any, capsys: p
 
 
 def configs(name: str, row: dict[str, Any]) -> Any:
-    """What a row of docs/learning was made by, as it is today; None for a difference of two."""
+    """What a row of docs/learning was made by, as it is today; None where none made it: a difference, a comparison."""
     if name == "fidelity":
         return gate_scale.config_of(row["circuit"]).model_dump(mode="json")
+    if name == "compare":
+        return None
+    if name == "alignment":
+        setting = alignment.settings()[row["setting"]]
+        return [setting.config.model_dump(mode="json"), setting.weight_decay]
     if name == "learning":
         return figure_four.config_of(row["method"]).model_dump(mode="json")
     if name == "collapse":
