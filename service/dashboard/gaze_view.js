@@ -20,7 +20,7 @@ export class GazeView {
     this.fetchedAt = [];
     this.canvas = byId("gaze");
     this.note = byId("gaze-note");
-    this.painter = new Painter(this.canvas, () => this.draw());
+    this.painter = new Painter(this.canvas, () => this.draw(), 1000);
   }
 
   async load(lastSeq) {

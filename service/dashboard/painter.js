@@ -1,10 +1,11 @@
 // When to draw: at most twice a second, however fast fixations come, and not at all while nobody can see it.
 
-const EVERY_MS = 500;
+const EVERY_MS = 700; // what is new is seen within a second of its record, and drawing costs little
 
 export class Painter {
-  constructor(canvas, draw) {
+  constructor(canvas, draw, everyMs = EVERY_MS) {
     this.draw = draw;
+    this.everyMs = everyMs;
     this.last = 0;
     this.waiting = null;
     this.owed = false;
@@ -25,7 +26,7 @@ export class Painter {
       return;
     }
     if (this.waiting !== null) return;
-    const wait = Math.max(0, this.last + EVERY_MS - performance.now());
+    const wait = Math.max(0, this.last + this.everyMs - performance.now());
     this.waiting = setTimeout(() => this.now(), wait);
   }
 
