@@ -1,6 +1,7 @@
 # make demo    a sample video, learned while you look           ARGS="--fixations 300 --exit" ends by itself
 # make test    ruff, mypy, pytest: everything that is promised
 # make soak    the slow proofs
+# make site    docs/ as a site, in build/site; needs no internet once it is installed
 # make wheel   dist/*.whl
 #
 # Everything is set up in .venv here; nothing else on the machine is touched.
@@ -10,7 +11,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint soak docs wheel clean
+.PHONY: demo test lint soak docs site wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rjepa demo $(ARGS)
@@ -30,6 +31,11 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m service.settings_page > docs/settings.md
 	$(BIN)/python -m service.learning_page
 	$(BIN)/python -m service.figures.docs
+	$(BIN)/python -m service.performance_page
+
+site: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "build/site/index.html"
 
 wheel: $(VENV)/.dev
 	rm -rf build

@@ -6,6 +6,7 @@ Everything is imported when it is asked for, so that a client on an acquisition 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,30 @@ if TYPE_CHECKING:
     from clients.patches import cut as cut
     from clients.sender import Sender as Sender
     from clients.units import from_screen as from_screen
+    from service.offline import Recording as Recording
+    from service.offline import read_recording as read_recording
+    from service.offline import recordings_in as recordings_in
+    from service.study import Course as Course
+    from service.study import Study as Study
+    from service.study import features as features
 
 __version__ = "0.1.0"
-__all__ = ["Api", "ApiError", "NoPatch", "Sender", "__version__", "cut", "from_screen", "main"]
+__all__ = [
+    "Api",
+    "ApiError",
+    "Course",
+    "NoPatch",
+    "Recording",
+    "Sender",
+    "Study",
+    "__version__",
+    "cut",
+    "features",
+    "from_screen",
+    "main",
+    "read_recording",
+    "recordings_in",
+]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("service.serve", "worker and HTTP interface on this machine"),
@@ -32,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("service.check_cli", "verify a data directory"),
     "backup": ("service.backup_cli", "copy a data directory, also while its worker runs"),
     "experiment": ("service.experiment_cli", "the truth about learning, as numbers and pictures"),
+    "bench": ("service.bench_cli", "how fast, beside what can't be beaten, in one run"),
     "keys": ("service.access_cli", "CURVE keys"),
     "pair": ("service.access_cli", "one file that pairs an acquisition computer"),
     "token": ("service.access_cli", "tokens of the HTTP interface"),
@@ -49,10 +72,16 @@ not reached; 130 interrupted. Errors of the rooms carry their own."""
 _EXPORTS = {
     "Api": "clients.api",
     "ApiError": "clients.errors",
+    "Course": "service.study",
     "NoPatch": "clients.patches",
+    "Recording": "service.offline",
     "Sender": "clients.sender",
+    "Study": "service.study",
     "cut": "clients.patches",
+    "features": "service.study",
     "from_screen": "clients.units",
+    "read_recording": "service.offline",
+    "recordings_in": "service.offline",
 }
 
 
@@ -82,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"rjepa: unknown command {command!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # torch's threads wait asleep: they are not alone on the machine
     try:
         module = importlib.import_module(COMMANDS[command][0])
         return int(module.main(words if command in TAKES_ITS_WORD else rest))

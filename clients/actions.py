@@ -96,9 +96,11 @@ class Counts:
     held: int = 0
 
 
-def why_unfit(offer: wire.PatchOffer) -> str | None:
-    """Why our patches are none the worker takes; None if they are."""
-    ours = (wire.PATCH_HEIGHT_PX, wire.PATCH_WIDTH_PX, 3)
+def why_unfit(welcome: wire.Welcome, lowest: int | None) -> str | None:
+    """Why we can't go on with this worker, though it welcomes us; None if we can. ``lowest`` seq in the spool."""
+    offer, ours = welcome.patch, (wire.PATCH_HEIGHT_PX, wire.PATCH_WIDTH_PX, 3)
+    if lowest is not None and welcome.next_seq < lowest:
+        return f"the worker waits for fixation {welcome.next_seq}, the spool begins at {lowest}"
     if (offer.height, offer.width, offer.channels) != ours or "raw" not in offer.encodings:
         taken = f"{offer.height} x {offer.width} x {offer.channels}, {'/'.join(offer.encodings)}"
         return f"the worker takes patches of {taken}; this client sends 50 x 50 x 3, raw"

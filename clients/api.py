@@ -6,6 +6,7 @@ code and detail.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from clients.wire import PATCH_HEIGHT_PX, PATCH_WIDTH_PX
 PAGE = 10_000
 """Records of one page of JSON, the most the interface gives."""
 CHECKPOINTS_A_PAGE = 1000
+PATCH_SHAPE = (PATCH_HEIGHT_PX, PATCH_WIDTH_PX, 3)
+PATCHES_AT_ONCE = 64
+"""Patches of one call, the most the interface takes."""
 
 
 class Api:
@@ -87,17 +91,25 @@ class Api:
         return answers.Gradient.model_validate(self._calls.json("GET", "/v1/diagnostics/gradient", stream=stream))
 
     def embed(self, patch: NDArray[np.uint8] | bytes) -> NDArray[np.float64]:
-        """The embedding (q,) of a patch from the zero state, learning nothing.
+        """The embedding (q,) of a patch from the zero state, learning nothing; of n patches (n, q).
 
-        ``patch`` is uint8 (50, 50, 3) RGB, or a PNG or JPEG of that size as bytes. Raises :class:`BadFixation`.
+        ``patch`` is uint8 (50, 50, 3) RGB, or a PNG or JPEG of that size as bytes, or n patches uint8 (n, 50, 50, 3),
+        64 of which are embedded by the weights of one moment. Raises :class:`BadFixation` for another shape.
         """
         if isinstance(patch, bytes):
-            data, media_type = patch, "image/png" if patch.startswith(b"\x89PNG") else "image/jpeg"
-        elif patch.shape == (PATCH_HEIGHT_PX, PATCH_WIDTH_PX, 3) and patch.dtype == np.uint8:
-            data, media_type = np.ascontiguousarray(patch).tobytes(), "application/octet-stream"
-        else:
-            wanted = f"uint8 ({PATCH_HEIGHT_PX}, {PATCH_WIDTH_PX}, 3)"
+            return self._embedded(patch, "image/png" if patch.startswith(b"\x89PNG") else "image/jpeg")
+        if patch.dtype != np.uint8 or patch.shape[-3:] != PATCH_SHAPE or patch.ndim not in (3, 4):
+            wanted = f"uint8 {PATCH_SHAPE}"
             raise BadFixation(f"a patch is {wanted} RGB, this is {patch.dtype} {patch.shape}; rjepa.cut makes one")
+        if patch.ndim == 3:
+            return self._embedded(np.ascontiguousarray(patch).tobytes(), "application/octet-stream")
+        found: list[list[float]] = []
+        for first in range(0, len(patch), PATCHES_AT_ONCE):
+            wishes = [_wish(each) for each in patch[first : first + PATCHES_AT_ONCE]]
+            found += self._calls.json("POST", "/v1/embed", body={"patches": wishes})["embeddings"]
+        return np.array(found, dtype=np.float64)
+
+    def _embedded(self, data: bytes, media_type: str) -> NDArray[np.float64]:
         told = self._calls.whole("POST", "/v1/embed", content=data, headers={"Content-Type": media_type}).json()
         return np.array(told["embedding"], dtype=np.float64)
 
@@ -246,6 +258,11 @@ class Api:
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete it for ever."""
         self._calls.json("DELETE", _at(checkpoint))
+
+
+def _wish(patch: NDArray[np.uint8]) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(patch).tobytes()).decode("ascii")
+    return {"encoding": "raw", "height": PATCH_HEIGHT_PX, "width": PATCH_WIDTH_PX, "data": data}
 
 
 def _of(stream: str) -> str:

@@ -222,4 +222,5 @@ FORMAT = Format(
     f"a file *{GAZE}, or a folder with one whose .json says PhysioType eyetrack",
     _fits,
     read,
+    takes=("eye", "gaze_frame"),
 )

@@ -101,7 +101,7 @@ def candidates() -> Iterator[Candidate]:
     """Every detector with every one of its settings."""
     base = DetectorSettings()
     yield _ours("ours as it is (auto), online", "the program's own", base)
-    for threshold, factor in itertools.product((25.0, 30.0, 35.0, 40.0, 50.0), (2.0, 3.0, 4.0)):
+    for threshold, factor in itertools.product((30.0, 35.0, 40.0, 45.0, 50.0), (2.0, 3.0, 4.0)):
         velocity = VelocitySettings(threshold_deg_per_s=threshold, noise_factor=factor)
         settings = replace(base, method="ivt", velocity=velocity)
         yield _ours("our I-VT, online", f"{threshold:g} deg/s, {factor:g} x noise", settings)
@@ -168,7 +168,17 @@ def _whole(viewing: Viewing, found: Any) -> Events:
     return [(int(viewing.times_ns[a]), int(viewing.times_ns[b])) for a, b in zip(onsets, offsets, strict=True)]
 
 
-def judged_by_others(viewings: Sequence[Viewing], tried: dict[str, list[Judged]]) -> tuple[list[Judged], Counter[str]]:
+Criterion = Callable[[Agreement], tuple[float, ...]]
+CRITERIA: dict[str, Criterion] = {
+    "Chosen by F1 and kappa, their sum.": lambda total: (total.f1 + total.kappa,),
+    "Chosen by F1 alone; kappa decides between equals.": lambda total: (total.f1, total.kappa),
+}
+"""What settings are chosen by, of all recordings they are chosen on together; for every detector alike."""
+
+
+def judged_by_others(
+    viewings: Sequence[Viewing], tried: dict[str, list[Judged]], criterion: Criterion
+) -> tuple[list[Judged], Counter[str]]:
     """Each viewing by the settings that were best on the other viewers; and how often each settings was chosen.
 
     ``tried``: by settings, one for each viewing.
@@ -177,29 +187,33 @@ def judged_by_others(viewings: Sequence[Viewing], tried: dict[str, list[Judged]]
     chosen: Counter[str] = Counter()
     for at, viewing in enumerate(viewings):
         others = [number for number, other in enumerate(viewings) if other.viewer != viewing.viewer]
-        merits = {words: _merit([judged[number] for number in others]) for words, judged in tried.items()}
-        best = max(merits, key=lambda words: merits[words])
+        best = _best({words: [judged[number] for number in others] for words, judged in tried.items()}, criterion)
         held_out.append(tried[best][at])
         chosen[best] += 1
     return held_out, chosen
 
 
-def _merit(judged: Sequence[Judged]) -> tuple[float, float]:
-    """What settings are chosen by: F1, then kappa, over all of ``judged`` together."""
-    total = together(part.agreement for part in judged)
-    return total.f1, total.kappa
+def _best(tried: dict[str, list[Judged]], criterion: Criterion) -> str:
+    return max(tried, key=lambda words: criterion(together(part.agreement for part in tried[words])))
 
 
-def rows(viewings: Sequence[Viewing], show: bool = True) -> Iterator[tuple[str, ...]]:
-    """The table's rows: each detector on viewers left out, then each with what is best on all of them."""
+def judge_all(viewings: Sequence[Viewing], show: bool = True) -> dict[str, dict[str, list[Judged]]]:
+    """By detector and settings, each viewing."""
     tried: dict[str, dict[str, list[Judged]]] = {}
     for candidate in tqdm(list(candidates()), unit="settings", disable=not (show and sys.stderr.isatty())):
         tried.setdefault(candidate.detector, {})[candidate.words] = [candidate.judge(v) for v in viewings]
+    return tried
+
+
+def rows(
+    viewings: Sequence[Viewing], tried: dict[str, dict[str, list[Judged]]], criterion: Criterion
+) -> Iterator[tuple[str, ...]]:
+    """A table's rows: each detector on viewers left out, then each with what is best on all of them."""
     for detector, by_words in tried.items():
         if len(by_words) > 1:
-            yield _row(detector, *judged_by_others(viewings, by_words))
+            yield _row(detector, *judged_by_others(viewings, by_words, criterion))
     for detector, by_words in tried.items():
-        best = max(by_words, key=lambda words, of=by_words: _merit(of[words]))  # type: ignore[misc]
+        best = _best(by_words, criterion)
         yield _row(detector + SET_ON_ALL, by_words[best], Counter({best: len(viewings)}))
 
 
@@ -231,7 +245,9 @@ def main(argv: list[str] | None = None) -> int:
     told = (
         f"{len(viewings)} recordings of {len({v.viewer for v in viewings})} viewers, {events} events of the expert.\n\n"
     )
-    table = told + as_markdown(list(rows(viewings)))
+    tried = judge_all(viewings)
+    tables = [f"{words}\n\n{as_markdown(list(rows(viewings, tried, how)))}" for words, how in CRITERIA.items()]
+    table = told + "\n\n".join(tables)
     sys.stdout.write(table + "\n")
     if options.write:
         PAGE.write_text(_TABLE.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", PAGE.read_text()))

@@ -53,7 +53,13 @@ class Classifier(Protocol):
 class VelocitySettings:
     """I-VT's numbers. They were set once, on all labelled recordings together; the optimum is flat."""
 
-    threshold_deg_per_s: float = 35.0
+    threshold_deg_per_s: float = 40.0
+    onset_share: float = 0.45
+    """A stretch begins below this share of the threshold, once the eye rings no more after a saccade, and ends above
+    all of it."""
+    glitch_ns: int = 12 * MS
+    glitch_deg: float = 0.5
+    """A break no longer than this is no saccade, unless the eye got farther."""
     noise_factor: float = 3.0
     noise_window_ns: int = 1000 * MS
     half_window_ns: int = 10 * MS + MS // 2
@@ -77,6 +83,7 @@ class VelocityClassifier:
         self._settings = settings or VelocitySettings()
         self._points: deque[Point] = deque()
         self._next = 0
+        self._still = False
         self._noise = _RunningMedian(self._settings.noise_window_ns)
 
     def push(self, point: Point) -> list[Judged]:
@@ -97,6 +104,7 @@ class VelocityClassifier:
             judged.append(self._judge())
         self._points.clear()
         self._next = 0
+        self._still = False
         return judged
 
     def _judge(self) -> Judged:
@@ -104,11 +112,13 @@ class VelocityClassifier:
         point = self._points[self._next]
         noise = self._noise.push(point.time_ns, velocity)
         threshold = max(self._settings.threshold_deg_per_s, self._settings.noise_factor * noise)
+        still = velocity < threshold * (1.0 if self._still else self._settings.onset_share)
+        self._still = still
         self._next += 1
         while self._next > 2 and self._points[1].time_ns < point.time_ns - self._settings.half_window_ns:
             self._points.popleft()
             self._next -= 1
-        return Judged(point, velocity < threshold)
+        return Judged(point, still)
 
     def _velocity(self, at: int) -> float:
         """Degrees per second between the centres before and after point ``at``; 0 for a point alone."""

@@ -158,4 +158,4 @@ def _frame(asc: _Asc, size_px: tuple[float, float]) -> tuple[FrameSize | None, t
     return frame, (f"{across:.1f} x {down:.1f} px of the screen in a degree, as the tracker was told (RES)",)
 
 
-FORMAT = Format("eyelink", "EyeLink .asc", "a file NAME.asc", _fits, read)
+FORMAT = Format("eyelink", "EyeLink .asc", "a file NAME.asc", _fits, read, takes=("eye", "gaze_frame"))

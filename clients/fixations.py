@@ -214,11 +214,11 @@ class Detector:
         self.method = self._settings.method
         if self.method == "auto":
             self.method = "ivt" if 1e9 / self.interval_ns >= SLOWEST_IVT_HZ else "idt"
-        self._classifier = (
-            VelocityClassifier(self._settings.velocity)
-            if self.method == "ivt"
-            else DispersionClassifier(self._settings.dispersion)
-        )
+        if self.method == "ivt":
+            self._classifier = VelocityClassifier(self._settings.velocity)
+            self._grouper.forgive(self._settings.velocity)
+        else:
+            self._classifier = DispersionClassifier(self._settings.dispersion)
         self._last_point_ns = warming[0].time_ns
         finished = []
         for point in warming:
@@ -254,9 +254,14 @@ class _Grouper:
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
+        self._glitch: VelocitySettings | None = None
         self._open: _Stretch | None = None
         self._closed: _Stretch | None = None
         self._certain: list[_Stretch] = []
+
+    def forgive(self, velocity: VelocitySettings) -> None:
+        """Verdicts are by velocity from now on: so short a break is no saccade."""
+        self._glitch = velocity
 
     def push(self, verdict: Judged) -> None:
         """Take the next verdict."""
@@ -326,7 +331,10 @@ class _Grouper:
         head = [point for point in after.head if point.time_ns <= edge_ns]
         x_deg = _mean([p.x_deg for p in before.tail]) - _mean([p.x_deg for p in head])
         y_deg = _mean([p.y_deg for p in before.tail]) - _mean([p.y_deg for p in head])
-        return math.hypot(x_deg, y_deg) <= self._settings.merge_distance_deg
+        limit_deg, glitch = self._settings.merge_distance_deg, self._glitch
+        if glitch is not None and after.onset_ns - before.end_ns <= glitch.glitch_ns:
+            limit_deg = max(limit_deg, glitch.glitch_deg)
+        return math.hypot(x_deg, y_deg) <= limit_deg
 
 
 def _mean(values: list[float]) -> float:

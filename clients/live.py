@@ -333,9 +333,10 @@ class Live:
         status = self._sender.status
         full = dropped > self._told_full
         if full and not self._full:
+            why = f" ({status.trouble})" if status.trouble else ""
             self._progress.say(
                 f"ALARM spool_full: {status.waiting} fixations wait for {self._sender.address} and there is no room "
-                "for more; new ones are dropped and counted until it answers"
+                f"for more; new ones are dropped and counted until there is{why}"
             )
         elif self._full and not full:
             self._progress.say(f"spool_full is over: {dropped} fixations were dropped")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import time
 from typing import Any
 
 from clients.doctor_finding import Finding, State
 
 WHAT = "lsl"
 GAZE = "gaze"
+LOOK_S = 2.0
+"""How long streams are looked for: those that can be seen answer within half a second."""
+SHORTEST_S = 0.2
 
 
 def ask_lsl(limit_s: float) -> list[Finding]:
@@ -19,13 +23,19 @@ def ask_lsl(limit_s: float) -> list[Finding]:
         return [Finding(WHAT, State.ABSENT, "pylsl is not installed", "if gaze comes by LSL: pip install 'rjepa[lsl]'")]
     except (RuntimeError, OSError) as error:
         return [Finding(WHAT, State.TROUBLE, f"pylsl is here without its library: {error}", "pip install -U pylsl")]
-    streams = pylsl.resolve_streams(wait_time=limit_s / 2)
+    end_s = time.monotonic() + limit_s
+    streams = pylsl.resolve_streams(wait_time=min(limit_s / 2, LOOK_S))
     if not streams:
         remedy = (
             "start the tracker's relay (in Pupil Capture the plugin LSL Relay), in this network, with multicast allowed"
         )
         return [Finding(WHAT, State.ABSENT, "no stream can be seen", remedy)]
-    return [_told(pylsl, stream, limit_s / 2) for stream in streams]
+    # One that does not answer must leave time for those after it.
+    waits = range(len(streams), 0, -1)
+    return [
+        _told(pylsl, stream, max(SHORTEST_S, (end_s - time.monotonic()) / left))
+        for stream, left in zip(streams, waits, strict=True)
+    ]
 
 
 def _told(pylsl: Any, stream: Any, limit_s: float) -> Finding:

@@ -63,7 +63,10 @@ def _recording(settings: RecordingSettings) -> int:
     from clients.session import Session, stream_name
 
     with open_recording(settings) as opened:
+        opened.form.check(settings)
         finder = opened.finder
+        if settings.start >= finder.length_s:
+            raise OptionError(f"--start {settings.start:g}: {opened.name} is {finder.length_s:.1f} s long")
         session = Session(settings, stream_name(opened.name, settings), finite=not settings.loop)
         _announce(f"{session.name}: {opened.form.title}, {finder.length_s:.1f} s; {'; '.join(opened.notes)}")
         _announce(f"{session.name}: {opened.video.name}, {_seen(opened.shown_px, opened.size)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,9 @@ PORT = 8080
 FIND_S = 10.0
 AGAIN_S = 2.0
 ASK_EVERY_S = 30.0
+ANSWER_S = 10.0
+SILENT_S = 8.0
+"""Nothing at all for so long: the device is gone, though no connection says so, as when its network drops."""
 FIXATION, FIXATION_ONSET = 1, 3
 """Kinds of eye events; 0 and 2 are saccades, 4 a blink."""
 
@@ -37,12 +41,15 @@ class Neon:
             import pupil_labs.realtime_api as api
         except ModuleNotFoundError as error:
             raise SourceError(f"Neon needs {error.name}: pip install 'rjepa[neon]'") from None
+        for library in ("pupil_labs.realtime_api", "aiortsp"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)  # what it would print is said by us
         self._api: Any = api
         self._address = parse_address(address) if address is not None else None
         self._theirs = theirs
         self._name = address or "the first device found"
         self._offset_ms: float | None = None
         self._hinted = False
+        self._heard_s = 0.0
 
     def now_ns(self) -> int | None:
         """See :class:`clients.feed.Source`."""
@@ -81,7 +88,12 @@ class Neon:
 
     async def _receive(self, device: Any, feed: Feed, stop: threading.Event) -> None:
         """Ask what the device has, and receive it until the stop or its loss."""
-        status = await device.get_status()
+        try:
+            status = await asyncio.wait_for(device.get_status(), ANSWER_S)
+        except (KeyError, TypeError, ValueError):
+            raise OSError("what answers is no Companion app") from None
+        if status.phone is None:
+            raise OSError("it tells nothing of its phone")
         self._hinted = False
         gaze, world, events = (
             status.direct_gaze_sensor(),
@@ -93,7 +105,7 @@ class Neon:
         if not (gaze and gaze.connected and world and world.connected):
             raise OSError("its glasses or their scene camera are not connected")
         with contextlib.suppress(self._api.DeviceError):  # Invisible has none
-            calibration = await device.get_calibration()
+            calibration = await asyncio.wait_for(device.get_calibration(), ANSWER_S)
             matrix = calibration.scene_camera_matrix
             feed.lens((1600, 1200), (float(matrix[0][0]), float(matrix[1][1])))
         feed.say(f"Neon at {self._name}: gaze, scene camera{' and fixations' if self._theirs else ''}")
@@ -103,7 +115,7 @@ class Neon:
         ]
         if self._theirs:
             wanted.append((self._api.receive_eye_events_data, events.url, take_event))
-        await self.follow(wanted, feed, stop, self._follow_clock(device.address, status))
+        await self.follow(wanted, feed, stop, self._follow_clock(device.address, status.phone.time_echo_port))
 
     async def follow(
         self,
@@ -112,8 +124,11 @@ class Neon:
         stop: threading.Event,
         *besides: Any,
     ) -> None:
-        """Receive each stream in a task of its own until the stop; the first that fails ends all and is raised."""
-        tasks = [asyncio.ensure_future(_each(*one, feed)) for one in wanted]
+        """Receive each stream in a task of its own until the stop; the first that fails ends all and is raised, and so
+        does silence."""
+        self._heard_s = time.monotonic()
+        tasks = [asyncio.ensure_future(self._each(*one, feed)) for one in wanted]
+        tasks.append(asyncio.ensure_future(self._watch()))
         tasks += [asyncio.ensure_future(one) for one in besides]
         stopped = asyncio.ensure_future(_sleep(float("inf"), stop))
         try:
@@ -125,13 +140,24 @@ class Neon:
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
 
-    async def _follow_clock(self, address: str, status: Any) -> None:
-        """How far the phone's clock is from ours, by its time echo."""
+    async def _each(self, receive: Receive, url: str, take: Callable[[Any, Feed], None], feed: Feed) -> None:
+        async for datum in receive(url):
+            self._heard_s = time.monotonic()
+            take(datum, feed)
+        raise OSError(f"{url} ended")
+
+    async def _watch(self) -> None:
+        while time.monotonic() - self._heard_s < SILENT_S:
+            await asyncio.sleep(min(1.0, SILENT_S))
+        raise asyncio.TimeoutError(f"nothing came from it for {SILENT_S:g} s")
+
+    async def _follow_clock(self, address: str, port: int | None) -> None:
+        """How far the phone's clock is from ours, by its time echo; where it has none, that stays unknown."""
         from pupil_labs.realtime_api.time_echo import TimeOffsetEstimator
 
-        estimator = TimeOffsetEstimator(address, status.phone.time_echo_port)
+        estimator = TimeOffsetEstimator(address, port)
         while True:
-            estimates = await estimator.estimate(number_of_measurements=10)
+            estimates = None if port is None else await estimator.estimate(number_of_measurements=10)
             if estimates is not None:
                 self._offset_ms = float(estimates.time_offset_ms.median)
             await asyncio.sleep(ASK_EVERY_S)
@@ -142,7 +168,7 @@ def parse_address(text: str) -> tuple[str, int]:
     bare = text.partition("://")[2] if "://" in text else text
     host, colon, port = bare.rstrip("/").rpartition(":")
     host, port = (host, port) if colon else (bare.rstrip("/"), str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or any(map(str.isspace, host)) or not port.isdigit() or not 0 < int(port) < 65536:
         raise OptionError(f"{text!r} is no address of a phone; one looks like 192.168.1.21:{PORT}")
     return host, int(port)
 
@@ -182,12 +208,6 @@ def take_event(datum: Any, feed: Feed) -> None:
 def _ns(datum: Any) -> int:
     """The library gives seconds; at this size a float holds them to a quarter of a microsecond."""
     return round(float(datum.timestamp_unix_seconds) * SECOND_NS)
-
-
-async def _each(receive: Receive, url: str, take: Callable[[Any, Feed], None], feed: Feed) -> None:
-    async for datum in receive(url):
-        take(datum, feed)
-    raise OSError(f"{url} ended")
 
 
 async def _sleep(seconds: float, stop: threading.Event) -> None:

@@ -84,4 +84,5 @@ FORMAT = Format(
     read,
     video,
     geometry=SCENE_CAMERA + " (about 15.5 for a Neon)",
+    takes=("gaze_frame",),
 )

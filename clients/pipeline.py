@@ -57,20 +57,19 @@ class Pipeline:
             patch = cut(frame.bgr, fixation.x, fixation.y, size)
         except NoPatch as none:
             return self.drop(none.reason)
-        while True:
-            taken = self._sender.offer(
-                onset_s=fixation.onset_ns / SECOND_NS,
-                duration_s=fixation.duration_ns / SECOND_NS,
-                gaze=(fixation.x, fixation.y),
-                gaze_deg=(fixation.x * size.width_deg, fixation.y * size.height_deg),
-                frame_deg=(size.width_deg, size.height_deg),
-                patch=patch.rgb,
-                padded=patch.padded or None,
-                sequence=self._sequence,
-                wait_s=WAIT_S if self._patient else 0.0,
-            )
-            if taken or not self._patient or self._stop.is_set():
-                break
+        while self._patient and not self._sender.wait_room(WAIT_S):
+            if self._stop.is_set():  # not lost: the recording is still there
+                return self.drop("spool_full")
+        taken = self._sender.offer(
+            onset_s=fixation.onset_ns / SECOND_NS,
+            duration_s=fixation.duration_ns / SECOND_NS,
+            gaze=(fixation.x, fixation.y),
+            gaze_deg=(fixation.x * size.width_deg, fixation.y * size.height_deg),
+            frame_deg=(size.width_deg, size.height_deg),
+            patch=patch.rgb,
+            padded=patch.padded or None,
+            sequence=self._sequence,
+        )
         if not taken:
             return self.drop("spool_full")
         self._sequence = None

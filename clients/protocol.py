@@ -1,8 +1,7 @@
 """The client's half of the wire, as a state machine without sockets, clock or disk.
 
-Events go in (a fixation was spooled, a message came, time passed), actions come out, to be done in order. What
-:class:`Sender` does with them is in clients/sender.py; a test drives the same machine against a model of
-the worker that loses, repeats and delays messages.
+Events go in (a fixation was spooled, a message came, time passed), actions come out, to be done in order: by
+clients/courier.py, or by a test against a model of the worker that loses, repeats and delays messages.
 
 ======== ============================ ==========================================================
 phase    event                        what happens
@@ -13,6 +12,7 @@ greeting no answer in time            fresh socket, ``hello`` again, each time a
 open     spooled                      numbered (durably), then sent
 open     ``ack``                      let go up to its seq
 open     ``resend``                   sent again from its seq, everything after it too
+open     fixations were dropped       ``hello`` again on the same socket, telling how many
 open     2 s of silence, owed an ack  fresh socket, ``hello``: greeting
 open     ``hello_required``           fresh socket, ``hello``: greeting
 open     ``storage_full``, ``_failed`` kept; sent again from the lowest seq after a while
@@ -38,6 +38,7 @@ from collections.abc import Sequence
 from clients import actions as acts
 from clients import wire
 from clients.actions import Action, Connect, Counts, Entry, Fail, Greet, LetGo, Number, Phase, Remember, Send
+from clients.drops import Drops
 from clients.errors import ClientError, Fenced, KeyRefused, Refused, StreamConflict
 from clients.wire import ErrorCode
 
@@ -69,8 +70,10 @@ class Protocol:
         epoch: int | None = None,
         acked: int = -1,
         held_end: int = 0,
+        drops: Drops | None = None,
     ) -> None:
         self.stream = stream
+        self.drops = drops or Drops()
         self.phase = Phase.IDLE
         self.epoch = epoch
         self.acked = acked
@@ -134,6 +137,8 @@ class Protocol:
             actions = self._pump()
         elif self._owed_since_s is not None and now_s >= self._owed_since_s + SILENCE_S:
             return self._connect(now_s)
+        elif self._paused_until_s is None and not self._barrier and self.drops.due(now_s):
+            actions.append(Greet(self._hello()))
         return self._noted(actions, now_s)
 
     def deadline_s(self) -> float | None:
@@ -150,23 +155,25 @@ class Protocol:
         if not talking or getattr(message, "stream", None) not in (None, self.stream):
             return []
         self._owed_since_s = None
+        return self._noted(self._answered(message, now_s), now_s)
+
+    def _answered(self, message: wire.Message, now_s: float) -> list[Action]:
         if isinstance(message, wire.Error):
-            return self._noted(self._error(message, now_s), now_s)
+            return self._error(message, now_s)
         if isinstance(message, wire.Welcome):
-            return self._noted(self._verified(message) if self._barrier else self._welcome(message), now_s)
+            self.drops.welcomed()
+            return self._verified(message) if self._barrier else self._welcome(message)
         if self.phase is not Phase.OPEN:
-            return self._noted([], now_s)
+            return []
         if isinstance(message, wire.Ack):
             self._hear_learned(message.learned)
-            return self._noted(self._let_go(self._verify_below, message.seq) + self._pump(), now_s)
+            return self._let_go(self._verify_below, message.seq) + self._pump()
         if isinstance(message, wire.Learned):
             self._hear_learned(message.seq)
-            return self._noted(self._pump(), now_s)
+            return self._pump()
         if isinstance(message, wire.Resend):
-            return self._noted(self._resend(message.from_seq, now_s), now_s)
-        if isinstance(message, wire.Conflict):
-            return self._noted(self._conflict(message, now_s), now_s)
-        return self._noted([], now_s)
+            return self._resend(message.from_seq, now_s)
+        return self._conflict(message, now_s) if isinstance(message, wire.Conflict) else []
 
     # --- beginning -----------------------------------------------------------------------------------------------
 
@@ -183,30 +190,26 @@ class Protocol:
         return [Connect(self._hello())]
 
     def _hello(self) -> wire.Hello:
-        lowest = self._entries[0].seq if self._entries else None
         return wire.Hello(
             stream=self.stream,
             notify="learned" if self._notify_learned else "durable",
             epoch=self.epoch,
             acked=self.acked if self.epoch is not None or self.acked >= 0 else None,
-            have_from=lowest,
+            have_from=self._entries[0].seq if self._entries else None,
+            dropped=self.drops.to_say(),
         )
 
     def _welcome(self, welcome: wire.Welcome) -> list[Action]:
         if self.phase is not Phase.GREETING:
             return []
-        unfit = acts.why_unfit(welcome.patch)
-        lowest = self._entries[0].seq if self._entries else None
-        if lowest is not None and welcome.next_seq < lowest:
-            unfit = f"the worker waits for fixation {welcome.next_seq}, the spool begins at {lowest}"
+        unfit = acts.why_unfit(welcome, self._entries[0].seq if self._entries else None)
         if unfit:
             return self._fail(Refused(f"stream {self.stream}: {unfit}"))
         self.phase = Phase.OPEN
         self._attempts = self._sent = 0
         self.trouble = None
         self._conflicts.clear()
-        if self.next_seq is None:
-            self.next_seq = welcome.next_seq
+        self.next_seq = welcome.next_seq if self.next_seq is None else self.next_seq
         if self._claiming:
             self._held_end = welcome.next_seq
         if not self._learned_told:
@@ -295,10 +298,9 @@ class Protocol:
         self._sent -= max(0, min(self._sent, end) - begin)
         if not durable:
             return []
-        last = durable[-1].seq
-        assert last is not None
+        assert durable[-1].seq is not None
         self._furthest_row = max(self._furthest_row, durable[-1].row)
-        self.acked = max(self.acked, last)
+        self.acked = max(self.acked, durable[-1].seq)
         self.counts.acked += len(durable)
         self.counts.sent = max(self.counts.sent, self.counts.acked)
         self._refusals, self._ghosts, self.trouble = 0, 0, None
@@ -353,11 +355,11 @@ class Protocol:
             if self._ghosts:  # a claim of our own that was given up, and heard after the present one
                 self._ghosts = 0
                 return [Remember(None, 0), *self._connect(now_s)]
-            fenced = Fenced(f"{said}. Another client has claimed it; starting this one again claims it back")
-            return [Remember(None, 0), *self._fail(fenced)]
-        if error.code == ErrorCode.UNAUTHORIZED.value:
-            return self._fail(KeyRefused(said))
-        return self._fail(Refused(said))
+            what_now = "Another client has claimed it; starting this one again claims it back"
+            return [Remember(None, 0), *self._fail(Fenced(f"{said}. {what_now}"))]
+        if error.code == ErrorCode.BAD_MESSAGE.value and self.drops.refused():
+            return self._connect(now_s)  # a worker that knows no ``dropped``
+        return self._fail((KeyRefused if error.code == ErrorCode.UNAUTHORIZED.value else Refused)(said))
 
     def _storage(self, detail: str, now_s: float) -> list[Action]:
         """The worker can't write: ask again later. Many answers to one burst count once."""
@@ -384,8 +386,7 @@ class Protocol:
         self._count_learned()
 
     def _count_learned(self) -> None:
-        unlearned = max(0, self.acked - self.learned)
-        self.counts.learned = max(self.counts.learned, self.counts.acked - unlearned)
+        self.counts.learned = max(self.counts.learned, self.counts.acked - max(0, self.acked - self.learned))
 
     def _noted(self, actions: list[Action], now_s: float) -> list[Action]:
         """Start or stop the clock of the silence."""

@@ -1,8 +1,7 @@
 """Pupil Core: gaze, fixations and world frames from Pupil Capture's network interface.
 
-Pupil Remote (ZeroMQ REP, tcp 50020) answers ``SUB_PORT``, the port of the backbone, which is another one after
-every start of Capture, and ``t``, its time. One thread asks both once a second, so that a restart is noticed and the
-clock followed; another reads the backbone and does nothing else, so that nothing makes it miss a message.
+One thread asks Pupil Remote (clients/pupil_remote.py) for its port and time once a second, so that a restart is noticed
+and the clock followed; another reads the backbone and does nothing else, so that nothing makes it miss a message.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
 import zmq
 
-from clients.clock import WINDOW, ClockOffset, RoundTrip
-from clients.errors import OptionError, SourceError
+from clients.clock import ClockOffset
+from clients.errors import SourceError
 from clients.feed import Feed
 from clients.fixations import Sample
 from clients.optics import camera_of
@@ -34,84 +32,13 @@ from clients.pupil_messages import (
     sample_of,
     unpack,
 )
-from clients.video import SECOND_NS
+from clients.pupil_remote import NoAnswer, Remote, parse_address, subscriber
 
-PORT = 50020
-ANSWER_MS = 1000
 ASK_EVERY_S = 1.0
 POLL_MS = 50
 BURST = 200
 """Messages taken from one socket before the other is looked at."""
 GAZE_QUEUE, JPEG_QUEUE, FRAME_QUEUE = 20_000, 300, 30
-
-
-class NoAnswer(Exception):
-    """Pupil Remote did not answer in time."""
-
-
-def parse_address(text: str) -> str:
-    """``HOST``, ``HOST:PORT`` or ``tcp://HOST:PORT`` as ``HOST:PORT``. Raises :class:`OptionError`."""
-    bare = text.partition("://")[2] if "://" in text else text
-    host, colon, port = bare.rpartition(":")
-    host, port = (host, port) if colon else (bare, str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise OptionError(f"{text!r} is no address of Pupil Remote; one looks like 127.0.0.1:{PORT}")
-    return f"{host}:{port}"
-
-
-class Remote:
-    """Pupil Remote, for one thread. REQ is lock-step: after a lost answer the socket is made anew."""
-
-    def __init__(self, context: zmq.Context[Any], address: str, answer_ms: int = ANSWER_MS) -> None:
-        self._context = context
-        self._address = address
-        self._answer_ms = answer_ms
-        self._socket: zmq.Socket[bytes] | None = None
-
-    def ask(self, *parts: bytes) -> str:
-        """Send one request and return its answer. Raises :class:`NoAnswer`."""
-        if self._socket is None:
-            self._socket = self._context.socket(zmq.REQ)
-            self._socket.linger = 0
-            self._socket.connect(f"tcp://{self._address}")
-        try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
-            if self._socket.poll(self._answer_ms):
-                return self._socket.recv().decode(errors="replace")
-        except zmq.ZMQError:
-            pass  # as if there were no answer: nobody took the request
-        self.close()
-        raise NoAnswer(self._address)
-
-    def notify(self, subject: str, **more: Any) -> str:
-        """Have a notification forwarded to all of Capture."""
-        return self.ask(f"notify.{subject}".encode(), msgpack.packb({"subject": subject, **more}))
-
-    def time(self) -> RoundTrip:
-        """Capture's time. Raises :class:`NoAnswer` or, where something else answers, :class:`SourceError`."""
-        asked_ns = time.monotonic_ns()
-        told = self.ask(b"t")
-        answered_ns = time.monotonic_ns()
-        try:
-            return RoundTrip(asked_ns, answered_ns, round(float(told) * SECOND_NS))
-        except ValueError:
-            raise self._stranger("t", told) from None
-
-    def sub_port(self) -> int:
-        """The backbone's port. Raises as :meth:`time` does."""
-        told = self.ask(b"SUB_PORT")
-        if not told.isdigit() or not 0 < int(told) < 65536:
-            raise self._stranger("SUB_PORT", told)
-        return int(told)
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _stranger(self, asked: str, told: str) -> SourceError:
-        return SourceError(f"{self._address} answers {told[:40]!r} to {asked!r}: is that Pupil Remote's port?")
 
 
 @dataclass(frozen=True)
@@ -198,13 +125,11 @@ class PupilCore:
 
     def _meet(self, remote: Remote, feed: Feed, port: int) -> None:
         """A Capture that was not known: its clock, the frames' format, its backbone. Raises :class:`NoAnswer`."""
-        self.clock.reset()
-        for _ in range(WINDOW):
-            self.clock.add(remote.time())
+        remote.meet(self.clock)
         if self._video:
             remote.notify("frame_publishing.set_format", format=self._format)
         number = 1 if self._link is None else self._link.number + 1
-        self._link = _Link(number, f"tcp://{self._address.rpartition(':')[0]}:{port}")
+        self._link = _Link(number, remote.backbone(port))
         feed.say(f"{self.words()}; listening on port {port}")
 
     # --- the thread that reads -------------------------------------------------------------------------------------
@@ -222,9 +147,11 @@ class PupilCore:
                 if number:
                     self._renew(feed)
                 number = link.number
-                gaze = _subscriber(context, link, [GAZE, NOTIFY, *([FIXATIONS] if self._theirs else [])], GAZE_QUEUE)
+                topics = [GAZE, NOTIFY, *([FIXATIONS] if self._theirs else [])]
+                gaze = subscriber(context, link.endpoint, topics, GAZE_QUEUE)
+                # A socket of their own, so that a queue full of frames never costs gaze.
                 queue = JPEG_QUEUE if self._format == "jpeg" else FRAME_QUEUE
-                frames = _subscriber(context, link, [FRAME] if self._video else [], queue)
+                frames = subscriber(context, link.endpoint, [FRAME] if self._video else [], queue)
             if gaze is None or frames is None:
                 stop.wait(0.02)
                 continue
@@ -288,17 +215,6 @@ class PupilCore:
             if kind != self._format:
                 feed.count("frames_other_format")
             feed.frame(frame)
-
-
-def _subscriber(context: zmq.Context[Any], link: _Link, topics: list[str], queue: int) -> zmq.Socket[bytes]:
-    """A SUB of its own for frames, so that a queue full of them never costs gaze."""
-    socket: zmq.Socket[bytes] = context.socket(zmq.SUB)
-    socket.linger = 0
-    socket.rcvhwm = queue
-    for topic in topics:
-        socket.subscribe(topic)
-    socket.connect(link.endpoint)
-    return socket
 
 
 def _waiting(socket: zmq.Socket[bytes]) -> list[list[bytes]]:

@@ -66,6 +66,10 @@ class Recorded:
         return self.fixations[0].onset_ns
 
 
+OF_SOME = ("eye", "columns", "time_unit", "gaze_unit", "gaze_frame", "origin")
+"""Options that only some formats have a use for."""
+
+
 def _no_video(path: Path) -> OwnVideo | None:
     return None
 
@@ -74,6 +78,7 @@ def _no_video(path: Path) -> OwnVideo | None:
 class Format:
     """One format. ``signs``: what it is recognised by; ``geometry``: what to measure where nothing tells the degrees;
     ``video`` finds the recording's own video (None: it has none). ``fits``, ``video`` and ``read`` get the path.
+    ``takes``: those of :data:`OF_SOME` that say something here.
     """
 
     name: str
@@ -86,6 +91,16 @@ class Format:
         "give --px-per-degree X, the pixels of the video in one degree at its centre; or measure the picture on the "
         "screen and the eye's distance to it, and give --screen-mm WxH and --distance-mm D"
     )
+    takes: tuple[str, ...] = ()
+
+    def check(self, settings: RecordingSettings) -> None:
+        """Raise :class:`OptionError` for an option that would go unheard with this format."""
+        for name in OF_SOME:
+            if getattr(settings, name) is not None and name not in self.takes:
+                raise OptionError(
+                    f"--{name.replace('_', '-')} says nothing about a recording of this format ({self.title}): leave "
+                    "it away, or name the right format with --format"
+                )
 
 
 SCENE_CAMERA = (

@@ -203,4 +203,11 @@ def _read(path: Path, asked: Asked) -> Recorded:
     return Recorded(track, notes=track.notes)
 
 
-FORMAT = Format("table", "table of gaze samples", "a .csv, .tsv or .txt with a header", _fits, _read)
+FORMAT = Format(
+    "table",
+    "table of gaze samples",
+    "a .csv, .tsv or .txt with a header",
+    _fits,
+    _read,
+    takes=("columns", "time_unit", "gaze_unit", "gaze_frame", "origin"),
+)

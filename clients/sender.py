@@ -29,6 +29,7 @@ from clients import wire
 from clients.actions import Phase
 from clients.connection import check_address, read_keys
 from clients.courier import Courier
+from clients.drops import Drops
 from clients.errors import BadFixation, ClientError, OptionError, SenderClosed
 from clients.patches import check_patch
 from clients.protocol import Protocol
@@ -58,6 +59,8 @@ class Status:
     learned: int = 0
     held: int = 0
     """Of the acked, those the worker held already."""
+    dropped: int = 0
+    """Offered in vain: there was no room."""
     waiting: int = 0
     """In the spool, not acked; with what an earlier run left."""
     backlog: int = 0
@@ -107,6 +110,7 @@ class Sender:
         if recording:
             spool.forget()
         entries = spool.entries()
+        self._drops = Drops(time.time())
         self._protocol = Protocol(
             stream,
             recording=recording,
@@ -115,6 +119,7 @@ class Sender:
             epoch=spool.epoch,
             acked=spool.acked,
             held_end=spool.held_end,
+            drops=self._drops,
         )
         self._backlog = len(entries)
         self._offers: queue.Queue[tuple[str, bytes]] = queue.Queue(QUEUE)
@@ -165,23 +170,27 @@ class Sender:
         ``gaze_deg``: the gaze in degrees from the frame's top left; ``frame_deg``: the frame's width and height;
         ``padded``: the fraction of the patch outside the frame; ``sequence``: the name of the new sequence that
         begins with this fixation. Returns False if queue and spool are full, and still are after ``wait_s``: the
-        fixation was not taken and gets no seq. Raises :class:`BadFixation`, :class:`SenderClosed`, or the error that
-        ended the sender.
+        fixation was not taken, gets no seq, and is counted as dropped here and at the worker, which raises the alarm
+        ``spool_full``; who would rather try again asks :meth:`wait_room` first. Raises :class:`BadFixation`,
+        :class:`SenderClosed`, or the error that ended the sender.
         """
         offered = _body(onset_s, duration_s, gaze, gaze_deg, frame_deg, padded, sequence), check_patch(patch).tobytes()
         with self._changed:
             self._check_open()
-            end_s = time.monotonic() + wait_s
-            while self._offers.full():
-                left_s = end_s - time.monotonic()
-                if left_s <= 0:
-                    return False
-                self._changed.wait(left_s)
-                self._check_open()
-            self._offers.put_nowait(offered)
-            self._offered += 1
+            taken = self._room_within(wait_s)
+            if taken:
+                self._offers.put_nowait(offered)
+                self._offered += 1
+            else:
+                self._drops.count += 1
             self._wake_up()
-        return True
+        return taken
+
+    def wait_room(self, timeout_s: float) -> bool:
+        """Wait until there is room for one more fixation; False after ``timeout_s``. Raises as :meth:`offer`."""
+        with self._changed:
+            self._check_open()
+            return self._room_within(timeout_s)
 
     def wait_welcome(self, timeout_s: float | None = None) -> int | None:
         """Wait until the worker has said welcome; its ``next_seq`` then, None after ``timeout_s``."""
@@ -222,6 +231,17 @@ class Sender:
             raise self._courier.error
         if self._closed:
             raise SenderClosed(f"the sender of stream {self.stream} was closed")
+
+    def _room_within(self, timeout_s: float) -> bool:
+        """Whether the queue has room, now or within ``timeout_s``. Held by the lock of ``_changed``."""
+        end_s = time.monotonic() + timeout_s
+        while self._offers.full():
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._changed.wait(left_s)
+            self._check_open()
+        return True
 
     def _wait(self, condition: Callable[[Status], bool], timeout_s: float | None) -> bool:
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -304,6 +324,7 @@ class Sender:
             acked=max(0, counts.acked - backlog),
             learned=max(0, counts.learned - backlog),
             held=counts.held,
+            dropped=self._drops.count,
             waiting=protocol.waiting,
             backlog=backlog,
             next_seq=protocol.next_seq,
@@ -346,15 +367,7 @@ def _body(
             frame_deg=None
             if frame_deg is None
             else wire.FrameDegrees(width=float(frame_deg[0]), height=float(frame_deg[1])),
-            patch=wire.PatchHeader(
-                encoding="raw",
-                height=wire.PATCH_HEIGHT_PX,
-                width=wire.PATCH_WIDTH_PX,
-                channels=3,
-                color="rgb",
-                degrees=wire.PATCH_DEGREES,
-                padded=padded,
-            ),
+            patch=wire.PatchHeader.ours(padded),
             sequence=None if sequence is None else wire.SequenceMark(id=sequence, start=True),
         )
     except ValidationError as error:

@@ -25,6 +25,10 @@ LEAVE_S = 3.0
 INTERRUPTED = 130
 
 
+HOLD_BACK = 16
+"""How many fixations a recording may be before the learner: one pass of the retina in work, and one on its way."""
+
+
 @dataclass
 class Session:
     """What a running command has: options, counts, the stop that Ctrl-C asks for."""
@@ -44,7 +48,7 @@ class Session:
             key_file=self.settings.key,
             recording=recording,
             finite=self.finite,
-            hold_back=32 if self.finite or recording else None,
+            hold_back=HOLD_BACK if self.finite or recording else None,
         )
 
     def meet(self, sender: Sender, progress: Progress) -> int:
@@ -64,7 +68,8 @@ class Session:
             if waited_s > self.settings.connect_within and self.finite:
                 raise WorkerUnreachable(
                     f"no worker answered at {sender.address} in {waited_s:.0f} s: start one there (rjepa serve), or "
-                    "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key FILE"
+                    "name another with --ingest; a worker that asks for keys answers none but --pair FILE or --key "
+                    f"FILE. rjepa doctor --ingest {sender.address} tells which it is"
                 )
         return 0
 

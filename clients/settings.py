@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from clients.errors import OptionError
 from clients.pace import parse_speed
@@ -27,10 +27,14 @@ ENVIRONMENT = {
 }
 
 
-class ClientSettings(BaseModel):
-    """Options of everything that speaks to a worker."""
+class Declared(BaseModel):
+    """Options, each a field; the text below it is its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class ClientSettings(Declared):
+    """Options of everything that speaks to a worker."""
 
     ingest: Annotated[str, Field(json_schema_extra={"metavar": "ADDRESS"})] = "tcp://127.0.0.1:5555"
     """Where the worker takes fixations."""
@@ -69,6 +73,21 @@ class StreamSettings(ClientSettings):
     connect_within: Annotated[float, Field(gt=0.0, json_schema_extra={"metavar": "S"})] = 120.0
     """Give up if no worker has answered after S seconds; a stream without an end goes on trying."""
 
+    @field_validator("summary")
+    @classmethod
+    def _can_be_made(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.parent.is_dir():
+            raise ValueError(f"there is no folder {value.parent}")
+        return value
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, value: float | None, info: ValidationInfo) -> float | None:
+        start = info.data.get("start", 0.0)
+        if value is not None and value <= start:
+            raise ValueError(f"it must lie after --start, which is {start:g}")
+        return value
+
     @field_validator("speed")
     @classmethod
     def _speed(cls, value: str) -> str:
@@ -82,17 +101,11 @@ RecordingFormat = Literal[
 """The formats of recordings, as clients/formats.py reads them."""
 
 
-class RecordingSettings(StreamSettings):
-    """Options of ``rjepa stream recording``."""
+class ReadingSettings(Declared):
+    """How a recording is read: of ``rjepa stream recording``, and of ``rjepa learn`` for every recording alike."""
 
-    path: Annotated[Path | None, Field(json_schema_extra={"positional": True, "metavar": "PATH"})] = None
-    """The recording, a file or a folder; or give its parts with --video and --gaze."""
     format: RecordingFormat | None = None
     """Read it as this format; without it, the format is recognised."""
-    video: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
-    """What was looked at: a video, or a picture; without it, the recording's own video."""
-    gaze: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
-    """Gaze without its video: the same as PATH."""
     eye: Literal["left", "right"] | None = None
     """Which eye, where both were recorded apart; without it, the one that was lost less often."""
     columns: Annotated[str | None, Field(json_schema_extra={"metavar": "timestamp=A,x=B,y=C"})] = None
@@ -111,8 +124,6 @@ class RecordingSettings(StreamSettings):
     """The video began at the first message with TEXT in it, that the experiment put into the recording."""
     video_loop: bool = False
     """Begin the video again at its end, under gaze that goes on."""
-    loop: bool = False
-    """Begin the recording again at its end, as a new sequence, until stopped."""
     screen_mm: Annotated[str | None, Field(json_schema_extra={"metavar": "WxH"})] = None
     """Size of the picture as it was shown on the screen, in mm; with --distance-mm, instead of --px-per-degree."""
     distance_mm: Annotated[float | None, Field(gt=0.0, json_schema_extra={"metavar": "D"})] = None
@@ -121,6 +132,19 @@ class RecordingSettings(StreamSettings):
     """How fixations are found: by velocity, dispersion, what suits the sampling rate, or as the tracker found them."""
     min_confidence: Annotated[float, Field(ge=0.0, le=1.0, json_schema_extra={"metavar": "C"})] = 0.6
     """Samples less confident than C count as lost."""
+
+
+class RecordingSettings(ReadingSettings, StreamSettings):
+    """Options of ``rjepa stream recording``."""
+
+    path: Annotated[Path | None, Field(json_schema_extra={"positional": True, "metavar": "PATH"})] = None
+    """The recording, a file or a folder; or give its parts with --video and --gaze."""
+    video: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """What was looked at: a video, or a picture; without it, the recording's own video."""
+    gaze: Annotated[Path | None, Field(json_schema_extra={"metavar": "FILE"})] = None
+    """Gaze without its video: the same as PATH."""
+    loop: bool = False
+    """Begin the recording again at its end, as a new sequence, until stopped."""
 
 
 class SimulatedSettings(StreamSettings):
@@ -189,12 +213,13 @@ def load(kind: type[Settings], argv: list[str], prog: str, about: str) -> Settin
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"By environment: {', '.join(f'{v} for --{k}' for k, v in _variables(kind))}; a flag goes first.",
     )
-    add_flags(parser, kind, sorted(kind.model_fields, key=lambda name: name in StreamSettings.model_fields))
+    common = (ReadingSettings.model_fields, StreamSettings.model_fields)
+    add_flags(parser, kind, sorted(kind.model_fields, key=lambda name: [name in of for of in common[::-1]]))
     flags = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     return paired(build(kind, flags, _environment(os.environ, kind), prog))
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: type[ClientSettings], names: Iterable[str]) -> None:
+def add_flags(parser: argparse.ArgumentParser, kind: type[Declared], names: Iterable[str]) -> None:
     """The flags (or positions) of the fields ``names`` of ``kind``; what is not given is None."""
     for name in names:
         _add(parser, name, kind.model_fields[name])

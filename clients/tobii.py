@@ -120,4 +120,11 @@ def _fixations(rows: list[list[str]], names: list[str], track: GazeTrack) -> tup
     return placed(track, found) if found else None
 
 
-FORMAT = Format("tobii", "Tobii Pro Lab export", "a .tsv with 'Recording timestamp' and 'Gaze point X'", _fits, read)
+FORMAT = Format(
+    "tobii",
+    "Tobii Pro Lab export",
+    "a .tsv with 'Recording timestamp' and 'Gaze point X'",
+    _fits,
+    read,
+    takes=("time_unit", "gaze_frame"),
+)

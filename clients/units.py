@@ -13,21 +13,24 @@ from dataclasses import dataclass
 
 from clients.errors import OptionError
 
-MAX_DEG = 360.0
+MIN_DEG, MAX_DEG = 1.0, 360.0
 _PAIR = re.compile(r"^\s*([0-9.eE+-]+)(?:\s*[xX×]\s*([0-9.eE+-]+))?\s*$")
 
 
 @dataclass(frozen=True)
 class FrameSize:
-    """What a frame subtends: ``width_deg`` and ``height_deg``, both positive, at most 360."""
+    """What a frame subtends: ``width_deg`` and ``height_deg``, each from 1 to 360."""
 
     width_deg: float
     height_deg: float
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width_deg), ("height", self.height_deg)):
-            if not (math.isfinite(value) and 0.0 < value <= MAX_DEG):
-                raise OptionError(f"a frame {name} of {value:g} degrees is not possible: it must lie in 0..360")
+            if not MIN_DEG <= value <= MAX_DEG:
+                raise OptionError(
+                    f"a frame {name} of {value:g} degrees is not possible: it must lie in {MIN_DEG:g}..{MAX_DEG:g}; "
+                    "are the pixels per degree, or the screen's size and distance, right?"
+                )
 
     def px_per_degree(self, width_px: int, height_px: int) -> tuple[float, float]:
         """Pixels per degree (horizontally, vertically) of a frame of ``width_px`` x ``height_px``."""

@@ -120,12 +120,32 @@ class PatchHeader(_Part):
     degrees: Annotated[float, Field(gt=0.0, le=180.0, allow_inf_nan=False)]
     padded: Fraction | None = None
 
+    @classmethod
+    def ours(cls, padded: float | None = None) -> PatchHeader:
+        """Of a patch as the clients cut it: uint8 (50, 50, 3), RGB, row-major."""
+        return cls(
+            encoding="raw",
+            height=PATCH_HEIGHT_PX,
+            width=PATCH_WIDTH_PX,
+            channels=3,
+            color="rgb",
+            degrees=PATCH_DEGREES,
+            padded=padded,
+        )
+
 
 class SequenceMark(_Part):
     """The fixation that carries ``start: true`` begins a new sequence called ``id``."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
     start: bool = False
+
+
+class Dropped(_Part):
+    """Fixations that a client found and had no room for, since it began at ``since`` (unix s, its clock)."""
+
+    since: Finite
+    spool_full: Annotated[int, Field(ge=1, le=MAX_SEQ)]
 
 
 class Hello(Message):
@@ -137,6 +157,7 @@ class Hello(Message):
     epoch: Epoch | None = None
     acked: SeqOrNone | None = None
     have_from: Seq | None = None
+    dropped: Dropped | None = None
 
 
 class PatchOffer(_Part):
@@ -295,15 +316,21 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
 def digest(onset: float, duration: float, gaze: Gaze, patch: bytes) -> bytes:
     """What makes two fixations the same: 32 bytes over onset, duration, gaze and the bytes of frame 3."""
     head = struct.pack("<4d", onset, duration, gaze.x, gaze.y)
-    return hashlib.sha256(head + patch).digest()
+    found = hashlib.sha256(head)
+    found.update(patch)
+    return found.digest()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    def refuse(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=refuse)
+        value = _JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise WireError(ErrorCode.BAD_MESSAGE, f"frame 2 is not JSON in UTF-8: {str(error)[:120]}") from None
     if not isinstance(value, dict):

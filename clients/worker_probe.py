@@ -24,6 +24,14 @@ PINGS = 5
 HANDSHAKE_S = 2.0
 _SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 _GREETING_BYTES = 64
+OVER = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_DISCONNECTED,
+    zmq.EVENT_CLOSED,
+)
+"""What ZeroMQ tells of a connection that will not answer any more. Which of them come, and when, is its own affair."""
 WHAT = "worker"
 START_ONE = "start one there (rjepa serve), or name another with --ingest ADDRESS"
 REACHED = 0
@@ -111,7 +119,7 @@ class _Knock:
             if self._monitor in ready:
                 event = recv_monitor_message(self._monitor)
                 self._events[int(event["event"])] = int(event["value"])
-                if int(event["event"]) in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
+                if int(event["event"]) in OVER:
                     return None
             if self._socket in ready:
                 try:
@@ -203,13 +211,6 @@ def _fixation(stream: str) -> list[bytes]:
         onset=0.0,
         duration=0.0,
         gaze=wire.Gaze(x=0.5, y=0.5),
-        patch=wire.PatchHeader(
-            encoding="raw",
-            height=wire.PATCH_HEIGHT_PX,
-            width=wire.PATCH_WIDTH_PX,
-            channels=3,
-            color="rgb",
-            degrees=wire.PATCH_DEGREES,
-        ),
+        patch=wire.PatchHeader.ours(),
     )
     return wire.encode(message, bytes(wire.PATCH_HEIGHT_PX * wire.PATCH_WIDTH_PX * 3))

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import Self
 
 from model.errors import ModelError
@@ -153,6 +161,9 @@ class ModelConfig(_Choices):
     """theta is uniform in [0, rotation] at the start."""
     sensitivity_limit: Annotated[float, Field(gt=0.0)] = 1e6
     """A unit whose sensitivities pass this has them set to zero, and counted."""
+    dense_step: Literal["torch", "compiled"] = "torch"
+    """How dense gates that learn at every step are passed over in memory: in tiles by torch, or compiled (by numba, on
+    the CPU): the same up to rounding, and a model keeps to one of them."""
     distance: Literal["half_mse", "cosine"] = "half_mse"
     """D: half the mean square error, or one minus the cosine."""
     predictor: PredictorConfig = PredictorConfig()
@@ -172,6 +183,8 @@ class ModelConfig(_Choices):
     def _fits(self) -> Self:
         if self.gates == "modular" and self.units % self.block:
             raise ValueError(f"block {self.block} does not divide the {self.units} units")
+        if self.dense_step == "compiled" and self.gates != "dense":
+            raise ValueError(f"dense_step 'compiled' is for gates dense, not for {self.gates}")
         if self.cell == "time-decay" and self.gates != "two-point":
             raise ValueError(f"the time decay unit has no {self.gates} gates: say gates two-point")
         if self.cell != "paper" and self.retention != "tanh":
@@ -187,6 +200,14 @@ class ModelConfig(_Choices):
                 "learning.rates.predictor is for linear and mlp: rls has no rate, but predictor.forgetting"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``dense_step`` where it says nothing new: what was named by its choices keeps its name."""
+        choices: dict[str, Any] = dump(self)
+        if choices.get("dense_step") == "torch":
+            del choices["dense_step"]
+        return choices
 
     @classmethod
     def preset(cls, name: PresetName = "default", **overrides: Any) -> ModelConfig:

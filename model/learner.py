@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from model.config import ModelConfig
 from model.errors import ModelError
 from model.guard import Usual, energy, is_repeat
 from model.network import Attempt, Imagined, Made, Network, unfit
+from model.one_pass import OnePass, Pass, fits
 from model.optimiser import Adam, Optimiser, Sgd
+from model.outcome import Outcome, Watched
 from model.parameters import GROUPS
 from model.rank import RankWindow
 from model.rfp import Sensitivities
@@ -33,57 +35,6 @@ from model.trivial import TRIVIAL_ERRORS, Guesses, Opponents, by_name
 __all__ = ["TRIVIAL_ERRORS", "Learner", "Look", "Outcome", "Watched"]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one fixation came to. Errors are None where there was no prediction (a sequence's first)."""
-
-    prediction_error: float | None
-    trivial: dict[str, float | None]
-    """The trivial predictors' errors, by the names of :data:`TRIVIAL_ERRORS`."""
-    embedding: np.ndarray[Any, np.dtype[np.float32]]
-    """q; of a repeat that of the fixation it repeats, of a refused step the zero state's."""
-    position: int
-    """In its sequence, from 0; of a repeat that of the fixation it repeats."""
-    effective_rank: float | None
-    """Participation ratio of y over the last 1,000 fixations of all streams; None before there are 100."""
-    update_norm: float
-    """l2 of all changes of weights."""
-    skipped: str | None = None
-    """None, ``refused`` or ``repeat``."""
-    reason: str | None = None
-    """Why it was refused."""
-    action_error: float | None = None
-    """Half mean square error of the action head, where there is one."""
-    cut_units: int = 0
-    """Units whose sensitivities passed the limit and start again from zero."""
-
-
-class Watched(NamedTuple):
-    """One step as the learner made it, for whoever holds it against another algorithm.
-
-    The weights are those before the step; the tensors must not be changed.
-    """
-
-    stream: str
-    position: int
-    z: Tensor
-    carry: Tensor
-    """m: zbar at the step."""
-    mean: Tensor
-    """q: mu of y at the step ..."""
-    deviation: Tensor
-    """... and sqrt(var + 1e-4)."""
-    told: Tensor
-    """What the predictor read besides y and the constant 1; empty at position 0."""
-    aim: Tensor | None
-    """The action head's target."""
-    error: float | None
-    gradient: dict[str, Tensor] | None
-    """dE/dw by name, as used; None where nothing was learned from."""
-    made: Made | None = None
-    """The step from the inside."""
-
-
 class Learner:
     """Shared weights, one state per stream. Not thread-safe: one thread learns.
 
@@ -92,9 +43,17 @@ class Learner:
     """
 
     def __init__(
-        self, config: ModelConfig, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        config: ModelConfig,
+        *,
+        seed: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        measured: bool = True,
     ) -> None:
+        """Without ``measured`` the trivial predictors and the rank are left out; what is learned is the same."""
         self.config = config
+        self._measured = measured
         self.dtype = dtype
         self._like = like = torch.zeros(1, dtype=dtype, device=device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -107,8 +66,10 @@ class Learner:
         self.optimiser: Optimiser = Sgd()
         if config.learning.optimiser == "adam":
             self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
+        if fits(config) and self.network.credited:
+            self.network.one_pass = OnePass(config, self.network.propagation, self.parameters, self.optimiser)
         self.usual = Usual(config.learning.far_threshold)
-        self.opponents = Opponents(config.features, config.embedding_size, like)
+        self.opponents = Opponents(config.features, config.embedding_size, like, measured=measured)
         self.rank = RankWindow(config.embedding_size, like)
         self.own: dict[str, StreamState] = {}
         self.learning = True
@@ -151,8 +112,11 @@ class Learner:
         if (reason := unfit(new, attempt, learning=self.learning)) is not None:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
-        credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
-        own, changed = self._learn(own, new, attempt)  # 6, 7
+        if self.network.one_pass is None:
+            credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
+            own, changed = self._learn(own, new, attempt)  # 6, 7
+        else:
+            credit, cut, changed = self._learn_in_one_pass(self.network.one_pass, own, new, attempt, z)  # 6, 8, then 7
         self.own[stream] = self._move(own, new, credit, z, look)  # 9
         self._remember(own, new, z, attempt, marked)  # 10
         self.cut_units += cut
@@ -175,7 +139,8 @@ class Learner:
         if guesses is None:
             return None
         wanted = self.steps >= self.config.learning.warmup and (self.learning or self.watch is not None)
-        return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted)
+        shown = self.watch is not None
+        return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted, shown=shown)
 
     def _begin(self, own: StreamState) -> tuple[StreamState, float]:
         """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""
@@ -197,24 +162,52 @@ class Learner:
         changed = 0.0
         if pending is not None and (last or (due and choices.losses != "sequence")):
             changed, pending = self._apply(pending), None
-        if self.network.rls is not None:
-            changed = math.hypot(changed, self.network.rls.learn(attempt.reading.phi, attempt.predicted.p - new.y))
+        changed = math.hypot(changed, self._fit(new, attempt))
         return (own if pending is own.pending else replace(own, pending=pending)), changed
 
     def _apply(self, gradient: Tensor) -> float:
         """One step of the optimiser, with V's way back to orthonormal; the norm of the change."""
         choices = self.config.learning
         delta = self.optimiser.step(gradient, self._rate_vector)
-        if (
-            choices.retraction > 0.0
-            and "V" in self.parameters.learned
-            and self.optimiser.steps % choices.retraction_every == 0
-        ):
+        if self._goes_back(self.optimiser.steps):
             part = self.parameters.split(delta)["V"]
             way, share = way_to_orthogonal(self.network.weights["V"] + part, choices.retraction)
             part.add_(way, alpha=share)
         self.parameters.flat.add_(delta)
         return math.sqrt(energy(delta))
+
+    def _goes_back(self, step: int) -> bool:
+        """Whether V goes towards orthonormal at this step of the optimiser."""
+        choices = self.config.learning
+        return choices.retraction > 0.0 and "V" in self.parameters.learned and step % choices.retraction_every == 0
+
+    def _fit(self, new: Imagined, attempt: Attempt) -> float:
+        """7, where the predictor is fitted by least squares; the norm of the change."""
+        rls = self.network.rls
+        return 0.0 if rls is None else rls.learn(attempt.reading.phi, attempt.predicted.p - new.y)
+
+    def _learn_in_one_pass(
+        self, one_pass: Pass, own: StreamState, new: Imagined, attempt: Attempt | None, z: Tensor
+    ) -> tuple[Sensitivities, int, float]:
+        """Gradient, weights and sensitivities together, see model/one_pass.py; units cut, the norm of the change."""
+        passed = attempt.passed if attempt is not None and self.learning else None
+        weights, v = self.network.weights, self.network.weights["V"]
+        goes_back = passed is not None and self._goes_back(self.optimiser.steps + 1)
+        before = v.clone() if goes_back else None
+        partials = self.network.circuit.partials(new.settled, new.x)
+        down = None if passed is None else passed.down
+        made = one_pass.step(own.sensitivities, partials, weights, own.state, z, down, self._rates)
+        squares = made.squares
+        if passed is not None and passed.rest.numel():
+            delta = self.optimiser.change(passed.rest, self._rate_vector[one_pass.rest], one_pass.rest)
+            self.parameters.flat[one_pass.rest].add_(delta)
+            squares += energy(delta)
+        if before is not None:
+            way, share = way_to_orthogonal(v, self.config.learning.retraction)
+            squares -= energy(v - before)
+            squares += energy(v.add_(way, alpha=share) - before)
+        fitted = self._fit(new, attempt) if attempt is not None and self.learning else 0.0
+        return made.credit, made.cut, math.hypot(math.sqrt(max(squares, 0.0)), fitted)
 
     def _move(
         self, own: StreamState, new: Imagined, credit: Sensitivities, z: Tensor, look: Look | None
@@ -245,7 +238,8 @@ class Learner:
             if marked:
                 self.opponents.scene.update(own.kept, own.seen / own.position, z)
         self.opponents.update(z, new.y, before, self.steps)
-        self.rank.add(new.y)
+        if self._measured:
+            self.rank.add(new.y)
         self.steps += 1
 
     def _show(self, stream: str, own: StreamState, new: Imagined, z: Tensor, attempt: Attempt | None) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from model.action import Look
 from model.config import ModelConfig
 from model.guard import energy
+from model.one_pass import Pass
 from model.parameters import CREDITED, GROUPS, Parameters
 from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
 from model.reading import Reader, Told
@@ -45,6 +46,15 @@ class Imagined(NamedTuple):
     """As many as there are guesses x q: the embeddings after each of them."""
 
 
+class Passed(NamedTuple):
+    """What ordinary back-propagation gives where model/one_pass.py makes the rest of the gradient."""
+
+    down: Tensor
+    """K x n: dE/ds_t."""
+    rest: Tensor
+    """Gradients of the weights no credit passes through, laid out as the end of the parameters."""
+
+
 class Attempt(NamedTuple):
     """A prediction held against what came, nothing changed yet."""
 
@@ -58,7 +68,10 @@ class Attempt(NamedTuple):
     back: Tensor | None
     """q: dE/dy_t; None where nothing is to be learned."""
     gradient: Tensor | None
-    """Laid out as the parameters; None where nothing is to be learned."""
+    """Laid out as the parameters; None where nothing is to be learned, or where it is ``passed`` on and known to be
+    finite."""
+    passed: Passed | None = None
+    """None where nothing is to be learned, or not in one pass."""
 
 
 class Made(NamedTuple):
@@ -97,7 +110,10 @@ class Network:
         rates = config.learning.rates.model_dump()
         self.parameters = Parameters(self._start(generator), rates, dtype=like.dtype, device=str(like.device))
         self.weights = self.parameters.by_name
-        self._credited = any(GROUPS[name] in CREDITED for name in self.parameters.learned)
+        self.credited = any(GROUPS[name] in CREDITED for name in self.parameters.learned)
+        """Whether any weight is learned through time."""
+        self.one_pass: Pass | None = None
+        """What learns gates and V and carries the credit on, where that is not :meth:`credit`."""
 
     def _start(self, generator: torch.Generator) -> dict[str, Tensor]:
         """All weights at the start, float64, drawn in this order."""
@@ -136,8 +152,12 @@ class Network:
         opponents: Opponents,
         *,
         wanted: bool,
+        shown: bool = True,
     ) -> Attempt:
-        """p, its error and every trivial one, and (if ``wanted``) the gradients."""
+        """p, its error and every trivial one, and (if ``wanted``) the gradients.
+
+        Where all else is learned in one pass only what that needs, unless all are to be ``shown``.
+        """
         told = self.reader.told(guesses.z, own.look, look, own.places)
         reading = self.reader.reading(new.y_before, opponents.mean, opponents.deviation, told.numbers, new.carried[0])
         predicted = self.predictor.predict(self.weights, reading)
@@ -145,11 +165,15 @@ class Network:
         errors = distances(every, new.y, self.config.distance).tolist()
         missed = self._missed(told, reading)
         action_error = None if missed is None else float(missed @ missed) * 0.25
-        back, gradient = None, None
+        back, gradient, passed = None, None, None
         if wanted and self.parameters.learned:
             back, parts = self._back(own, new, reading, predicted, missed)
-            gradient = self._gradient(own, back, parts)
-        return Attempt(told, reading, predicted, errors, action_error, back, gradient)
+            if self.one_pass is not None:
+                passed = Passed(self._down(own, back), self.parameters.gather(parts, self.one_pass.rest_names))
+                shown = shown or not self.one_pass.surely_finite(own.sensitivities, passed.down, passed.rest)
+            if self.one_pass is None or shown:
+                gradient = self._gradient(own, back, parts)
+        return Attempt(told, reading, predicted, errors, action_error, back, gradient, passed)
 
     def _missed(self, told: Told, reading: Reading) -> Tensor | None:
         """2: what the action head, A [phi's part of y; 1], says of the saccade, less the saccade."""
@@ -180,10 +204,13 @@ class Network:
 
     def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """dE/dw of every learned weight, one vector: what was passed, and from dE/ds_t on Eq. 4."""
-        if self._credited:
-            down = (self.weights["U"].T @ back).view_as(own.state)
-            parts |= self.propagation.gradient(own.sensitivities, down)
+        if self.credited:
+            parts |= self.propagation.gradient(own.sensitivities, self._down(own, back))
         return self.parameters.gather(parts)
+
+    def _down(self, own: StreamState, back: Tensor) -> Tensor:
+        """dE/ds_t, K x n."""
+        return (self.weights["U"].T @ back).view_as(own.state)
 
     def gradient_again(self, own: StreamState, new: Imagined, told: Told, mean: Tensor, deviation: Tensor) -> Tensor:
         """The gradients of a step made before, what was told and the statistics (q each) given as they were then.
@@ -196,7 +223,7 @@ class Network:
 
     def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
         """The sensitivities of the next state, and how many units were over the limit and start from zero."""
-        if not self._credited:
+        if not self.credited:
             return own.sensitivities, 0
         partials = self.circuit.partials(new.settled, new.x)
         one_step = self.config.learning.credit == "one-step"

@@ -56,9 +56,14 @@ class Parameters:
         """Views into a vector laid out as ``flat``, by name, shaped as the weights."""
         return {name: flat[place].view(self.shapes[name]) for name, place in self._places.items()}
 
-    def gather(self, parts: dict[str, Tensor]) -> Tensor:
-        """One vector, laid out as ``flat``, from parts by name (those not learned are left out)."""
-        return torch.cat([parts[name].reshape(-1) for name in self.learned]) if self.learned else self.flat.new_zeros(0)
+    def place(self, name: str) -> int:
+        """Where a weight begins in ``flat``; -1 where it is fixed."""
+        return self._places[name].start if name in self._places else -1
+
+    def gather(self, parts: dict[str, Tensor], names: list[str] | None = None) -> Tensor:
+        """One vector, laid out as ``flat``, from parts by name; all that are learned, or some ``names``."""
+        chosen = self.learned if names is None else names
+        return torch.cat([parts[name].reshape(-1) for name in chosen]) if chosen else self.flat.new_zeros(0)
 
     def rates(self, by_group: dict[str, float]) -> Tensor:
         """Each weight's rate, laid out as ``flat``."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.backbone import Backbone, same_bits
+from model.backbone import ENGINE, Backbone, Engine, same_bits
 from model.calibration import Calibration
 from model.config import RetinaConfig
 from model.weights import WeightsSource, load_weights
@@ -24,9 +24,16 @@ class Retina:
     """Patches to features. Not for several threads at once."""
 
     def __init__(
-        self, config: RetinaConfig, source: WeightsSource, calibration: Calibration, *, seed: int, device: str = "cpu"
+        self,
+        config: RetinaConfig,
+        source: WeightsSource,
+        calibration: Calibration,
+        *,
+        seed: int,
+        device: str = "cpu",
+        engine: Engine = ENGINE,
     ) -> None:
-        """Load the weights of ``source`` (``seed`` counts for ``random`` alone).
+        """Load the weights of ``source`` (``seed`` counts for ``random`` alone); ``engine`` as the backbone's.
 
         Raises :class:`ModelError`: the weights can't be had, the calibration was made for other weights or another
         configuration, or the device is not there.
@@ -38,8 +45,9 @@ class Retina:
         self.weights_digest = weights.digest
         self.calibration = calibration
         self.backbone = Backbone(
-            weights, calibration.statistics, stages=config.stages, batch_shape=config.batch_shape, device=device
-        )
+            weights, calibration.statistics,
+            stages=config.stages, batch_shape=config.batch_shape, device=device, engine=engine,
+        )  # fmt: skip
         where = self.backbone.device
         self._mean = calibration.mean.to(where)
         self._scale = calibration.scale.to(where)
@@ -71,6 +79,7 @@ class Retina:
             "whiten": self.config.whiten,
             "batch_shape": self.config.batch_shape,
             "device": str(self.backbone.device),
+            "engine": self.backbone.engine,
             "calibration": self.calibration.digest,
             "fitted_on": self.calibration.fitted_on,
         }

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.guard import energy
 from model.rgc import Circuit, Partials, Weights
 
 
@@ -33,6 +34,8 @@ class Sensitivities(NamedTuple):
 
     values: Tensor
     """n/b x Kb x F: blocks, their numbers of state (component by component), weights as ``columns`` has them."""
+    within: float | None = None
+    """What no number of them passes, where that is known."""
 
 
 def is_exact(config: ModelConfig) -> bool:
@@ -47,7 +50,7 @@ class Propagation:
     """
 
     def __init__(self, circuit: Circuit, features: int) -> None:
-        self._circuit = circuit
+        self.circuit = circuit
         cell, b = circuit.cell, circuit.block
         self._reads = torch.tensor([gate.reads for gate in cell.gates], dtype=torch.long)
         per_row = circuit.units if circuit.gates == "dense" else b
@@ -61,14 +64,13 @@ class Propagation:
 
     def zero(self, like: Tensor) -> Sensitivities:
         """No weight has had an effect yet; dtype and device of ``like``."""
-        circuit = self._circuit
-        return Sensitivities(
-            like.new_zeros(circuit.units // circuit.block, circuit.components * circuit.block, sum(self._widths))
-        )
+        circuit = self.circuit
+        rows, numbers = circuit.units // circuit.block, circuit.components * circuit.block
+        return Sensitivities(like.new_zeros(rows, numbers, sum(self._widths)), 0.0)
 
     def jacobian(self, partials: Partials, weights: Weights) -> Tensor:
         """A, n/b x Kb x Kb: d state' / d state within a unit (or block)."""
-        circuit, gates = self._circuit, self._circuit.cell.gates
+        circuit, gates = self.circuit, self.circuit.cell.gates
         if circuit.gates == "modular":
             return self._block_jacobian(partials, weights)
         a = partials.direct
@@ -80,19 +82,21 @@ class Propagation:
         return a.permute(2, 0, 1).contiguous()
 
     def _block_jacobian(self, partials: Partials, weights: Weights) -> Tensor:
-        circuit = self._circuit
+        circuit = self.circuit
         b, components = circuit.block, circuit.components
-        # direct: K x K x n -> blocks x K x K x b, laid on the diagonals of blocks x K x b x K x b
+        a = partials.direct.new_zeros(circuit.units // b, components, b, components, b)
+        # direct: K x K x n -> blocks x K x K x b, laid on the diagonals
         direct = partials.direct.reshape(components, components, -1, b).permute(2, 0, 1, 3)
-        a = torch.diag_embed(direct).permute(0, 1, 3, 2, 4).contiguous()
+        a.diagonal(dim1=2, dim2=4).copy_(direct)
         for gate, moved in zip(circuit.cell.gates, partials.gates, strict=True):
             by_block = moved.reshape(components, -1, b).permute(1, 0, 2)
-            a[:, :, :, gate.reads] += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
+            to = a[:, :, :, gate.reads]
+            to += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
         return a.view(-1, components * b, components * b)
 
     def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Tensor:
         """n/b x Kb x F: what each weight does to the next state at once; ``state`` is the one before the step."""
-        circuit, gates = self._circuit, self._circuit.cell.gates
+        circuit, gates = self.circuit, self.circuit.cell.gates
         sources = torch.stack([state[gate.reads] for gate in gates]) if gates else state.new_zeros(0, circuit.units)
         if circuit.gates == "modular":
             return self._block_drives(partials, sources, z)
@@ -106,28 +110,32 @@ class Propagation:
 
     def _block_drives(self, partials: Partials, sources: Tensor, z: Tensor) -> Tensor:
         """A weight of row i moves unit i's numbers alone: zero where row and unit differ."""
-        circuit = self._circuit
+        circuit = self.circuit
         b, components = circuit.block, circuit.components
-
-        def spread(moved: Tensor, read: Tensor) -> Tensor:
-            """What is moved (K x n), by what is read (blocks or 1 x len): blocks x Kb x (b * len)."""
-            by_row = torch.diag_embed(moved.reshape(components, -1, b).permute(1, 0, 2))  # blocks x K x b x b
-            return (by_row.unsqueeze(-1) * read[:, None, None, None]).reshape(-1, components * b, b * read.shape[-1])
-
-        parts = [spread(moved, read.view(-1, b)) for moved, read in zip(partials.gates, sources, strict=True)]
-        parts += [spread(moved, z.new_ones(1, 1)) for moved in partials.own]
-        return torch.cat([*parts, spread(partials.passed, z.unsqueeze(0))], dim=-1)
+        gates, own, blocks = len(partials.gates), len(partials.own), circuit.units // b
+        first = gates * b * b  # columns: gate, row, what it reads; then own weight, row; then row of V, feature
+        drives = z.new_zeros(blocks, components, b, sum(self._widths))
+        on_itself = drives[..., :first].view(blocks, components, b, gates, b, b).diagonal(dim1=2, dim2=4)
+        factors = partials.gates.view(gates, components, blocks, b).permute(2, 1, 0, 3)  # blocks x K x G x b
+        read = sources.view(gates, blocks, b).transpose(0, 1)[:, None].unsqueeze(-1)  # blocks x 1 x G x b x 1
+        torch.mul(factors.unsqueeze(3), read, out=on_itself)
+        on_itself = drives[..., first : first + own * b].view(blocks, components, b, own, b).diagonal(dim1=2, dim2=4)
+        on_itself.copy_(partials.own.view(own, components, blocks, b).permute(2, 1, 0, 3))
+        on_itself = drives[..., first + own * b :].view(blocks, components, b, b, z.numel()).diagonal(dim1=2, dim2=3)
+        passed = partials.passed.view(components, blocks, b).transpose(0, 1)
+        torch.mul(passed.unsqueeze(-1), z, out=on_itself.transpose(2, 3))
+        return drives.view(-1, components * b, sum(self._widths))
 
     def advance(self, sensitivities: Sensitivities, jacobian: Tensor | None, drives: Tensor) -> Sensitivities:
-        """S' = A S + drives; with no Jacobian the past is dropped (the one-step gradient, a control)."""
+        """S' = A S + drives, in the place of ``drives``; with no Jacobian the past is dropped (one-step, a control)."""
         if jacobian is None:
             return Sensitivities(drives)
-        return Sensitivities(torch.baddbmm(drives, jacobian, sensitivities.values))
+        return Sensitivities(drives.baddbmm_(jacobian, sensitivities.values))
 
     def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
         """Eq. 4: dE/dw by name from ``back`` = dE/d state (K x n); n/b x (a block's rows, as ``columns`` has them)."""
         by_block = (
-            back.reshape(back.shape[0], -1, self._circuit.block)
+            back.reshape(back.shape[0], -1, self.circuit.block)
             .transpose(0, 1)
             .reshape(-1, sensitivities.values.shape[1])
         )
@@ -137,8 +145,10 @@ class Propagation:
     def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
         """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""
         values = sensitivities.values
+        if energy(values) < 0.5 * limit * limit:  # then no number passes it, and all are finite
+            return Sensitivities(values, limit), 0
         low, high = torch.aminmax(values)
         if float(low) >= -limit and float(high) <= limit:
             return sensitivities, 0
         over = ~(values.abs().amax(dim=(1, 2)) <= limit)
-        return Sensitivities(values.masked_fill(over.view(-1, 1, 1), 0.0)), int(over.sum()) * self._circuit.block
+        return Sensitivities(values.masked_fill(over.view(-1, 1, 1), 0.0)), int(over.sum()) * self.circuit.block

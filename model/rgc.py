@@ -26,6 +26,7 @@ derivatives. Gates that retain come first (their partials do not depend on x), t
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -96,7 +97,13 @@ _CIRCUIT_GATES = (Gate("W_hh", 0), Gate("W_cc", 1), Gate("W_ch", 1), Gate("W_hc"
 
 def _crosswise(pair: Tensor) -> Tensor:
     """2 x 2 x n with ``pair`` (2 x n) on the diagonal: gate g moves component g alone."""
-    return pair.unsqueeze(1) * torch.eye(2, dtype=pair.dtype, device=pair.device).unsqueeze(-1)
+    return pair.unsqueeze(1) * _one_by_one(pair.dtype, pair.device)
+
+
+@cache
+def _one_by_one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """2 x 2 x 1: the identity; not to be changed."""
+    return torch.eye(2, dtype=dtype, device=device).unsqueeze(-1)
 
 
 class PaperCell:

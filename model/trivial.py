@@ -47,17 +47,20 @@ class Guesses(NamedTuple):
     z: Tensor
     """m: what was seen before."""
     features: Tensor
-    """5 or 6 x m: the learner's own carry (zbar), then those of the ``carry_`` predictors, scene if it plays."""
+    """5 or 6 x m: the learner's own carry (zbar), then those of the ``carry_`` predictors, scene if it plays; or just
+    the first."""
     embeddings: Tensor
-    """3 x q: copy_last, running_mean, ar1."""
+    """3 x q: copy_last, running_mean, ar1; or just the first."""
 
 
 class Opponents:
     """The running statistics of v = [z; y] over all streams: at the learner's own rate, cumulative and recent."""
 
-    def __init__(self, features: int, embedding_size: int, like: Tensor) -> None:
+    def __init__(self, features: int, embedding_size: int, like: Tensor, *, measured: bool = True) -> None:
+        """Without ``measured`` only the learner's own statistics are kept, and no guesses are made but its carry."""
         self._features = features
-        self.moments = RunningMoments(features + embedding_size, _FLOORS, like)
+        self._measured = measured
+        self.moments = RunningMoments(features + embedding_size, _FLOORS if measured else _FLOORS[:1], like)
         self.scene = SceneRegression(features, like)
 
     @property
@@ -78,6 +81,8 @@ class Opponents:
     def guesses(self, z: Tensor, y: Tensor, scene: Tensor | None) -> Guesses:
         """What the simple ones guess after ``z`` and ``y``; ``scene`` is the mean of z in a marked sequence so far."""
         m = self._features
+        if not self._measured:
+            return Guesses(z, self.moments.mean[:, :m], y.unsqueeze(0))
         v = torch.cat([z, y])
         mean, slope = self.moments.mean, self.moments.ar1(v)
         rows = [mean[:, :m], slope[_CUMULATIVE:, :m]]

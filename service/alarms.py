@@ -30,10 +30,11 @@ KINDS = {
     "lag": "More fixations wait to be learned than --lag-limit allows.",
     "disk_low": "The disk of the data directory has less room than --disk-low-gb.",
     "stream_idle": "A stream that was fed since the worker started has brought nothing for --idle-after seconds.",
+    "spool_full": "A client found fixations and had no room for them: they are dropped and can't be had again.",
     "cleared": "An alarm that was on is over; its detail names it.",
 }
 """Every kind of alarm, with its meaning."""
-STANDING_KINDS = ("checkpoint_failed", "lag", "disk_low", "stream_idle")
+STANDING_KINDS = ("checkpoint_failed", "lag", "disk_low", "stream_idle", "spool_full")
 """Kinds that are on until they are cleared, besides those about learning, which stand with a stream's last look."""
 
 log = logging.getLogger("rjepa.alarms")

@@ -6,8 +6,9 @@ op       takes                                         gives
 status                                                 pid, started, recovering, recovered, to_recover,
                                                        waiting, oldest_wait_s, storage, last_checkpoint,
                                                        owners, model
-embed    z: [m numbers], or patch: {height, width,     embedding: [q numbers]; 503 ``busy`` where the learner
-         rgb: base64 of 50 x 50 x 3 bytes}             has had no moment for it within 5 s
+embed    z: [m numbers], or patches: [1 to 64 of       embedding: [q numbers], or embeddings: one for each patch,
+         {height, width, rgb: base64 of 50 x 50 x 3    all by the same weights; 503 ``busy`` where the learner has
+         bytes}]                                       had no moment for a patch within 5 s
 diagno-  what: representation | gradient,              diagnostics: as HTTP tells it; 503 ``busy`` as above,
 stics    stream (or null: all of them)                 409 ``diagnostics_off``
 command  name, stream, arguments                       id (of its journal entry), applied (whether it has been
@@ -23,6 +24,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -49,6 +51,10 @@ APPLIED_S = 2.0
 DONE_S = 50.0
 """The same for the commands of :data:`DONE_FIRST`; less than whoever asks is ready to wait."""
 EMBED_S = 5.0
+"""How long a patch waits for a moment of the learner's."""
+EMBED_ALL_S = 50.0
+"""How long a call with many patches may take; less than whoever asks is ready to wait."""
+MAX_PATCHES = 64
 ABOUT_STREAMS = ("reset", "delete")
 ABOUT_CHECKPOINTS = ("restore", "delete_checkpoint")
 COMMANDS = ("pause", "resume", "rates", *ABOUT_STREAMS, "checkpoint", *ABOUT_CHECKPOINTS)
@@ -56,12 +62,15 @@ DONE_FIRST = ("checkpoint", *ABOUT_CHECKPOINTS)
 """Commands that are answered only when they are done."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Embed:
+    """A call for embeddings: z of what was looked at so far, and the patches still to be."""
+
     call: Call
     given_up_s: float
-    z: np.ndarray[Any, np.dtype[np.float32]] | None
-    patch: np.ndarray[Any, np.dtype[np.uint8]] | None
+    last_s: float
+    seen: list[np.ndarray[Any, np.dtype[np.float32]]]
+    patches: deque[np.ndarray[Any, np.dtype[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -131,25 +140,25 @@ class Desk:
             else:
                 waiting.call.answer({"id": entry, "applied": False})
         self._teller.tick()
-        for line in (self._embeds, self._patches):
-            while line and line[0].given_up_s <= now_s:
-                try:
-                    embed = line.popleft()
-                except IndexError:
-                    break
-                embed.call.refuse(503, "busy", "the learner had no moment for it; ask again")
+        with self._lock:
+            given_up = [_given_up(line, now_s) for line in (self._embeds, self._patches)]
+        for embed in itertools.chain(*given_up):
+            embed.call.refuse(503, "busy", "the learner had no moment for it; ask again")
 
     def close(self) -> None:
         """The worker ends: nothing more is taken, what waits is told."""
         with self._lock:
             self._stopping = True
             waiting, self._waiting = self._waiting, {}
+            embeds = [*self._embeds, *self._patches]
+            self._embeds.clear()
+            self._patches.clear()
         for entry, left in waiting.items():
             left.call.refuse(
                 503, "stopping", f"the worker ends; command {entry} is journalled and carried out next time"
             )
         self._teller.close()
-        for embed in (*self._embeds, *self._patches):
+        for embed in embeds:
             embed.call.refuse(503, "stopping", "the worker ends")
 
     def _command(self, call: Call) -> None:
@@ -203,12 +212,17 @@ class Desk:
     def _embed(self, call: Call) -> None:
         if self._stopping:
             raise RequestRefused(503, "stopping", "the worker ends")
-        given_up_s = time.monotonic() + EMBED_S
-        if "patch" in call.request:
-            self._patches.append(_Embed(call, given_up_s, None, _patch(call.request["patch"])))
+        given_up_s, last_s = time.monotonic() + EMBED_S, time.monotonic() + EMBED_ALL_S
+        told = call.request.get("patches")
+        if told is not None:
+            if not isinstance(told, list) or not 1 <= len(told) <= MAX_PATCHES:
+                raise RequestRefused(422, "bad_argument", f"patches is a list of 1 to {MAX_PATCHES}")
+            embed = _Embed(call, given_up_s, last_s, [], deque(_patch(patch) for patch in told))
         else:
             z = _vector(call.request.get("z"), self._learner.config.features)
-            self._embeds.append(_Embed(call, given_up_s, z, None))
+            embed = _Embed(call, given_up_s, last_s, [z], deque())
+        with self._lock:
+            (self._patches if embed.patches else self._embeds).append(embed)
         self._wake()
 
     # In the learning thread.
@@ -235,18 +249,36 @@ class Desk:
             self._wake()
 
     def _serve_one(self, line: deque[_Embed]) -> None:
-        try:
+        """Look at one picture of the first call; once all of its are seen, embed them, all by the weights of now."""
+        with self._lock:
+            if not line:
+                return  # given up meanwhile
             embed = line.popleft()
-        except IndexError:
-            return  # given up meanwhile
-        z = self._features.of_patch(embed.patch) if embed.patch is not None else embed.z
-        assert z is not None
+        patches = bool(embed.patches)
+        if patches:
+            embed.seen.append(self._features.of_patch(embed.patches.popleft()))
+        if embed.patches:
+            embed.given_up_s = min(embed.last_s, time.monotonic() + EMBED_S)
+            with self._lock:
+                if not self._stopping:
+                    line.appendleft(embed)
+                    return
+            embed.call.refuse(503, "stopping", "the worker ends")
+            return
         try:
-            embedding = self._learner.embed(z)
+            embeddings = [self._learner.embed(z).tolist() for z in embed.seen]
         except ModelError as error:
             embed.call.refuse(422, "bad_argument", str(error))
         else:
-            embed.call.answer({"embedding": embedding.tolist()})
+            embed.call.answer({"embeddings": embeddings} if patches else {"embedding": embeddings[0]})
+
+
+def _given_up(line: deque[_Embed], now_s: float) -> list[_Embed]:
+    """Takes those out of ``line`` that have waited long enough."""
+    late = [embed for embed in line if embed.given_up_s <= now_s]
+    for embed in late:
+        line.remove(embed)
+    return late
 
 
 def _vector(numbers: Any, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -38,6 +38,13 @@ class ExperimentRefused(ServiceError):
     exit_code = 2
 
 
+class BenchRefused(ServiceError):
+    """A benchmark can't be run as asked, or its numbers can't be kept. Fatal; the message names the way out."""
+
+    code = "bench_refused"
+    exit_code = 2
+
+
 class LearnRefused(ServiceError):
     """What was seen can't be learned offline as asked. Fatal; the message names the way out."""
 
@@ -111,6 +118,12 @@ class CheckpointBad(ServiceError):
     """A checkpoint is damaged or of another configuration. The one before it is used."""
 
     code = "checkpoint_bad"
+
+
+class HistoryGone(ServiceError):
+    """A stream was deleted while its records were being read: what was told of it is no whole. Ask again."""
+
+    code = "history_gone"
 
 
 class RequestRefused(ServiceError):

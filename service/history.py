@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from service.records import SELECT, Record
 
@@ -34,6 +35,12 @@ class PatchRow:
 def present_timeline(connection: sqlite3.Connection) -> int:
     """The timeline that is being written."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'timeline'").fetchone()
+    return int(row[0])
+
+
+def learned_id(connection: sqlite3.Connection) -> int:
+    """The journal id up to which everything was learned."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'learned_id'").fetchone()
     return int(row[0])
 
 
@@ -70,21 +77,60 @@ def where_lineage(parts: list[Part]) -> tuple[str, list[int]]:
     return f"({' OR '.join(conditions)})", values
 
 
-def records_page(
-    connection: sqlite3.Connection, stream: str, *, after: int = -1, limit: int = 1000, timeline: int | None = None
-) -> tuple[list[Record], int | None]:
-    """Records of a stream with seq above ``after``, ascending by seq, and the cursor for the next page.
+@dataclass(frozen=True)
+class View:
+    """A stream's history as of one moment: nothing learned, and no restore made, after it changes what is in it.
 
-    Shown is ``timeline`` (the present one by default) with its ancestors up to the fork.
+    ``parts`` are those of ``timeline``, none reaching beyond ``moment``, the journal id learned by then.
     """
-    limit = max(1, min(limit, MAX_PAGE))
-    condition, values = where_lineage(lineage(connection, timeline))
-    rows = connection.execute(
-        f"{SELECT} WHERE stream = ? AND seq > ? AND {condition} ORDER BY seq LIMIT ?",
-        (stream, after, *values, limit + 1),
-    ).fetchall()
-    page = [Record.from_row(row) for row in rows[:limit]]
-    return page, page[-1].seq if len(rows) > limit else None
+
+    stream: str
+    timeline: int
+    moment: int
+    parts: list[Part]
+
+    def rows(
+        self, connection: sqlite3.Connection, columns: tuple[str, ...], *, after: int, until: int, limit: int
+    ) -> list[tuple[Any, ...]]:
+        """``columns`` of at most ``limit`` records with ``after`` < seq <= ``until``, ascending by seq."""
+        condition, values = where_lineage(self.parts)
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        query = (
+            f"SELECT {', '.join(columns)} FROM records WHERE stream = ? AND seq > ? AND seq <= ? AND {condition}"
+            " ORDER BY seq LIMIT ?"
+        )
+        return cursor.execute(query, (self.stream, after, until, *values, limit)).fetchall()
+
+    def page_end(self, connection: sqlite3.Connection, *, after: int, limit: int) -> int | None:
+        """The last seq of the page of ``limit`` records above ``after``; None where nothing comes after that page."""
+        condition, values = where_lineage(self.parts)
+        rows = connection.execute(
+            f"SELECT seq FROM records WHERE stream = ? AND seq > ? AND {condition} ORDER BY seq LIMIT 2 OFFSET ?",
+            (self.stream, after, *values, limit - 1),
+        ).fetchall()
+        return int(rows[0][0]) if len(rows) == 2 else None
+
+    def forgotten(self, connection: sqlite3.Connection, since: int) -> tuple[bool, int]:
+        """Whether the stream was deleted after journal id ``since``, and the journal id to ask from the next time."""
+        learned = learned_id(connection)
+        found = connection.execute(
+            "SELECT 1 FROM journal WHERE id > ? AND id <= ? AND kind = 'command' AND stream = ?"
+            " AND json_extract(body, '$.name') = 'delete' AND coalesce(json_extract(result, '$.ok'), 1)",
+            (since, learned, self.stream),
+        ).fetchone()
+        return found is not None, learned
+
+
+def view(connection: sqlite3.Connection, stream: str, timeline: int | None = None) -> View | None:
+    """The history of ``stream`` as it stands, of the present timeline by default; None for a timeline there is not."""
+    moment = learned_id(connection)
+    chosen = present_timeline(connection) if timeline is None else timeline
+    parts = [
+        Part(part.timeline, moment if part.last is None else min(part.last, moment))
+        for part in lineage(connection, chosen)
+    ]
+    return View(stream, chosen, moment, parts) if parts else None
 
 
 def records_after_id(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from model.backbone import ENGINE, Engine
 from model.calibration import Calibration, calibrate
 from model.config import ModelConfig
 from model.errors import ModelError
@@ -50,7 +51,10 @@ def open_retina(
         _check_weights(directory.path, identity, source, settings.seed)
         torch.set_num_threads(int(identity["threads"]))
         calibration = _calibration(directory, identity)
-        return Retina(config.retina, source, calibration, seed=settings.seed, device=settings.device), identity
+        retina = Retina(
+            config.retina, source, calibration, seed=settings.seed, device=settings.device, engine=engine_of(identity)
+        )
+        return retina, identity
     threads = settings.threads or min(os.cpu_count() or 1, MOST_THREADS)
     torch.set_num_threads(threads)
     log.info("new data directory %s: calibrating, once", directory.path)
@@ -69,9 +73,16 @@ def open_retina(
         "calibration": calibration.digest,
         "batch_shape": config.retina.batch_shape,
         "threads": threads,
+        "engine": ENGINE,
     }
     journal.put_meta("identity", json.dumps(identity))
     return retina, identity
+
+
+def engine_of(identity: dict[str, Any]) -> Engine:
+    """Who convolves for this directory; those made before there was a choice go on with what they had."""
+    engine: Engine = identity.get("engine", "plain")
+    return engine
 
 
 def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: Settings) -> None:
@@ -81,8 +92,8 @@ def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: 
         raise DirectoryRefused(
             f"{path} was made by another version of this program ({error}); use that, or another --data-dir"
         ) from None
-    wanted = _flat(config.model_dump(mode="json"))
-    for key, value in _flat(made.model_dump(mode="json")).items():
+    wanted = {"dense_step": config.dense_step} | _flat(config.model_dump(mode="json"))
+    for key, value in ({"dense_step": made.dense_step} | _flat(made.model_dump(mode="json"))).items():
         if wanted[key] != value:
             raise _other(path, "preset" if key == "name" else key, value, wanted[key])
     if identity["seed"] != settings.seed:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import zmq
@@ -53,7 +54,8 @@ def configure(socket: zmq.Socket[Any]) -> None:
 class Ingest(threading.Thread):
     """Owns ``socket``, a bound ROUTER, from :meth:`start` on.
 
-    ``on_append`` is called when the journal has grown, ``on_end`` when the thread ends, whatever the reason.
+    ``on_append`` is called when the journal has grown, ``on_dropped`` with what a client dropped of a stream, before it
+    is welcomed, ``on_end`` when the thread ends, whatever the reason.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Ingest(threading.Thread):
         model: wire.ModelOffer,
         *,
         on_append: Callable[[], None],
+        on_dropped: Callable[[str, wire.Dropped], None],
         on_end: Callable[[], None],
     ) -> None:
         super().__init__(name="ingest", daemon=True)
@@ -72,6 +75,7 @@ class Ingest(threading.Thread):
         self._access = access
         self._model = model
         self._on_append = on_append
+        self._on_dropped = on_dropped
         self._on_end = on_end
         self._admission = Admission(journal.cursors(), journal.digest)
         self._mail: Mailbox[list[wire.Learned]] = Mailbox()
@@ -137,7 +141,7 @@ class Ingest(threading.Thread):
         copy = self._access.curve is None
         parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
         user = user_id(parts[0]) if isinstance(parts[0], zmq.Frame) else None
-        while self._socket.getsockopt(zmq.RCVMORE):
+        while self._socket.get(zmq.RCVMORE):
             part = self._socket.recv(copy=copy)
             if len(parts) <= wire.MAX_FRAMES + 1:
                 parts.append(part)
@@ -164,11 +168,11 @@ class Ingest(threading.Thread):
             if claim.lost:
                 told = f"seq {claim.lost.start} to {claim.lost.stop - 1} are held neither by client nor journal"
                 alarm = checked(Alarm("data_lost", told, hello.stream))
-            try:
+            with self._stored(hello.stream):
                 self._journal.claim(hello.stream, claim.epoch, now_s, lost=claim.lost, alarm=alarm)
-            except StorageFailed as error:
-                self._trouble(error)
-                raise WireError(error.wire_code, str(error), hello.stream) from error
+        if hello.dropped is not None:
+            with self._stored(hello.stream):
+                self._on_dropped(hello.stream, hello.dropped)
         next_seq = self._admission.granted(identity, hello, claim)
         if claim.lost:
             self._on_append()
@@ -185,6 +189,15 @@ class Ingest(threading.Thread):
         )
         if next_seq > 0 and (hello.epoch is not None or hello.acked is not None):
             self._news[identity, hello.stream] = None
+
+    @contextmanager
+    def _stored(self, stream: str) -> Iterator[None]:
+        """What a hello of ``stream`` makes durable; where the disk refuses, the hello is refused."""
+        try:
+            yield
+        except StorageFailed as error:
+            self._trouble(error)
+            raise WireError(error.wire_code, str(error), stream) from error
 
     def _fixation(self, identity: bytes, message: FixationMessage, patch: bytes) -> None:
         self._admission.check_owner(identity, message.stream, message.seq)

@@ -23,15 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import records
+from service.appending import append_fixations
 from service.events import write_alarms, write_checkpoints
 from service.records import Record
 from service.retained import Limits, drop_patches
-from service.schema import LOOK
+from service.schema import DROPPED, LOOK
 from service.storage import Database, unreadable
-
-_FIXATION = (
-    "INSERT INTO journal (time, kind, stream, seq, body, digest) VALUES (?, 'fixation', ?, ?, ?, ?) RETURNING id"
-)
 
 
 @dataclass(frozen=True)
@@ -135,23 +132,7 @@ class Journal:
     def append(self, batch: Sequence[Admitted]) -> None:
         """Append fixations, each the next of its stream, and move the streams' cursors."""
         with self._database.write("fixations") as connection:
-            for fixation in batch:
-                moved = connection.execute(
-                    "UPDATE streams SET next_seq = next_seq + 1, last_time = ?, padded = padded + ?,"
-                    " frame_deg_assumed = frame_deg_assumed + ? WHERE name = ? AND next_seq = ?",
-                    (
-                        fixation.time_s,
-                        fixation.padded,
-                        fixation.frame_deg_assumed,
-                        fixation.stream,
-                        fixation.seq,
-                    ),
-                )
-                if moved.rowcount != 1:
-                    raise sqlite3.IntegrityError(f"seq {fixation.seq} of {fixation.stream} is not its next")
-                row = (fixation.time_s, fixation.stream, fixation.seq, fixation.body, fixation.digest)
-                (entry,) = connection.execute(_FIXATION, row).fetchone()
-                connection.execute("INSERT INTO patches (id, bytes) VALUES (?, ?)", (entry, fixation.patch))
+            append_fixations(connection, batch)
 
     def claim(
         self, stream: str, epoch: int, time_s: float, *, lost: range = range(0), alarm: Alarm | None = None
@@ -364,7 +345,7 @@ def _forget(connection: sqlite3.Connection, forget: Forget) -> None:
     )
     connection.execute("DELETE FROM records WHERE stream = ? AND id < ?", before)
     connection.execute("DELETE FROM alarms WHERE stream = ?", (forget.stream,))
-    connection.execute("DELETE FROM meta WHERE key = ?", (LOOK + forget.stream,))
+    connection.execute("DELETE FROM meta WHERE key IN (?, ?)", (LOOK + forget.stream, DROPPED + forget.stream))
     connection.execute(
         "UPDATE streams SET learned = 0, (padded, frame_deg_assumed) = ("
         "SELECT count(*) FILTER (WHERE json_extract(body, '$.patch.padded') > 0),"

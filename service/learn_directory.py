@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from model.backbone import Engine
 from model.calibration import Calibration
 from model.config import ModelConfig
 from model.epochs import META
@@ -46,6 +47,7 @@ class Eyes(NamedTuple):
     seed: int
     calibration: Calibration
     threads: int
+    engine: Engine
 
     def identity(self, config: ModelConfig) -> dict[str, Any]:
         """The identity of a data directory with a learner of ``config``; see :mod:`service.identity`."""
@@ -56,6 +58,7 @@ class Eyes(NamedTuple):
             "calibration": self.calibration.digest,
             "batch_shape": config.retina.batch_shape,
             "threads": self.threads,
+            "engine": self.engine,
         }
 
 

@@ -25,6 +25,7 @@ from service.checkpoints import Checkpoints
 from service.control import ControlServer
 from service.datadir import DataDirectory
 from service.desk import Desk
+from service.dropped import Drops
 from service.entries import Applier
 from service.errors import SettingsError
 from service.features import LEARNING_THREADS, Features
@@ -133,7 +134,11 @@ class Life:
             ring()
 
         offer = ModelOffer(name=self.model["name"], embedding_size=self.model["embedding_size"])
-        ingest = Ingest(outside.router, journal, outside.access, offer, on_append=appended, on_end=self._stop.ask)
+        drops = Drops(journal, alarms)
+        ingest = Ingest(
+            outside.router, journal, outside.access, offer,
+            on_append=appended, on_dropped=drops.heard, on_end=self._stop.ask,
+        )  # fmt: skip
         status = _Status(self, ingest, journal, writer, recovery.progress)
         desk = Desk(journal, checkpoints, learner, features, status=status, wake=ring, watching=watching)
         publisher = Publisher(outside.publisher, embeddings=settings.publish_embeddings)
@@ -143,7 +148,7 @@ class Life:
             wake=self._wake, stop=self._stop, checkpoint_every_s=settings.checkpoint_every,
         )  # fmt: skip
         control = ControlServer(outside.context, settings.data_dir, desk, on_end=self._stop.ask)
-        for thread in (control, writer, ingest, *self._care(journal, checkpoints, alarms)):
+        for thread in (control, writer, ingest, *self._care(journal, checkpoints, alarms, drops)):
             thread.start()
             stack.callback(thread.stop)
         log.info("taking fixations on %s, process %d", settings.ingest, os.getpid())
@@ -169,12 +174,14 @@ class Life:
         loop.finish()
         return 1 if failed else 0
 
-    def _care(self, journal: Journal, checkpoints: Checkpoints, alarms: Alarms) -> tuple[Retention, Vigil]:
+    def _care(
+        self, journal: Journal, checkpoints: Checkpoints, alarms: Alarms, drops: Drops
+    ) -> tuple[Retention, Vigil]:
         """What goes on beside learning."""
         settings = self._settings
         limits = Limits(settings.keep_patches_days * DAY_S, settings.keep_patches_gb * GB)
         bounds = Bounds(settings.lag_limit, settings.disk_low_gb * GB, settings.idle_after)
-        return Retention(journal, checkpoints, limits), Vigil(journal, alarms, settings.data_dir, bounds)
+        return Retention(journal, checkpoints, limits), Vigil(journal, alarms, drops, settings.data_dir, bounds)
 
     def _watching(self, learner: Learner, journal: Journal, alarms: Alarms, stack: ExitStack) -> Watching | None:
         """The diagnostics beside the learner; None where they are off."""
@@ -258,7 +265,7 @@ def _model_config(settings: Settings) -> ModelConfig:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--device cuda: torch finds no CUDA device here; say --device cpu")
     overrides = {} if settings.gates is None else {"gates": settings.gates}
-    return ModelConfig.preset(settings.preset, **overrides)
+    return ModelConfig.preset(settings.preset, **overrides, dense_step=settings.dense_step)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clients.opened import open_recording
 from clients.patches import NoPatch, cut
 from clients.sample import sample_video
-from clients.settings import RecordingSettings, add_flags, build
+from clients.settings import ReadingSettings, RecordingSettings, add_flags, build
 from clients.simulated import Observer
 from clients.studyforrest import read_scanpath
 from clients.units import MAX_DEG, FrameSize
@@ -267,21 +267,11 @@ def cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -
         return None
 
 
-GAZE = {".csv", ".tsv", ".txt", ".mat"}
-RECORDING_OPTIONS = (
-    "px_per_degree",
-    "screen_mm",
-    "distance_mm",
-    "columns",
-    "time_unit",
-    "gaze_unit",
-    "gaze_frame",
-    "origin",
-    "video_start",
-    "detector",
-    "min_confidence",
-)
+GAZE = {".csv", ".tsv", ".txt", ".mat", ".asc"}
+RECORDING_OPTIONS = ("px_per_degree", *ReadingSettings.model_fields)
 """How a recording is read: options of ``rjepa stream recording``, here for every recording alike."""
+READ_OPTIONS = (*RECORDING_OPTIONS, "format", "eye", "video_message", "video_loop")
+"""What one recording can be told besides."""
 
 
 def add_recording_options(parser: ArgumentParser) -> None:
@@ -289,16 +279,60 @@ def add_recording_options(parser: ArgumentParser) -> None:
     add_flags(parser, RecordingSettings, RECORDING_OPTIONS)
 
 
-def recorded(video: Path, gaze: Path, options: Mapping[str, object]) -> tuple[Seen, Counter[str]]:
+@dataclass(frozen=True)
+class Recording(Seen):
+    """What the eye saw in one recording, as ``rjepa stream recording`` would send it."""
+
+    name: str
+    onset_s: NDArray[np.float64]
+    """(N,): when each fixation began, in the recording's own clock."""
+    duration_s: NDArray[np.float64]
+    """(N,)"""
+    dropped: dict[str, int]
+    """Fixations that were found and show nothing, by reason: off_frame, no_frame, black."""
+    notes: tuple[str, ...]
+    """How it was read, for people."""
+
+
+def recorded(video: Path, gaze: Path, options: Mapping[str, object]) -> tuple[Recording, Counter[str]]:
     """What the eye saw in one recording, as ``rjepa stream recording`` would send it; and what was dropped, by reason.
 
     ``options``: values of :data:`RECORDING_OPTIONS`, None for what is not said. Raises ClientError where the recording
     or an option can't be used, :class:`LearnRefused` where no fixation shows anything.
     """
     given = {name: value for name, value in options.items() if name in RECORDING_OPTIONS and value is not None}
-    settings = build(RecordingSettings, {**given, "video": video, "gaze": gaze}, {}, "rjepa learn")
+    found = _see({**given, "video": video, "gaze": gaze}, "rjepa learn")
+    return found, Counter(found.dropped)
+
+
+def read_recording(path: str | Path, *, video: str | Path | None = None, **options: object) -> Recording:
+    """One recording, read in this process: its fixations found, and of each the 5 degrees around it cut out.
+
+    ``path``: a file or folder of any format that ``rjepa stream recording`` reads; ``video``: what was looked at, where
+    the recording has none of its own. ``options``: that command's, by name (``px_per_degree=31.5``,
+    ``screen_mm=(527, 296)``, ``detector="tracker"``). Raises ClientError where the recording or an option can't be
+    used, :class:`LearnRefused` where no fixation shows anything.
+    """
+    given = {name: _as_typed(value) for name, value in options.items() if value is not None}
+    unknown = set(given) - set(READ_OPTIONS)
+    if unknown:
+        raise LearnRefused(f"no option {', '.join(sorted(unknown))}; there are: {', '.join(READ_OPTIONS)}")
+    parts = {"path": Path(path)} | ({} if video is None else {"video": Path(video)})
+    return _see({**given, **parts}, "read_recording")
+
+
+def _as_typed(value: object) -> object:
+    """A number or a pair of numbers as the command line has it: 31.5, 527x296."""
+    if isinstance(value, tuple | list):
+        return "x".join(f"{number:g}" for number in value)
+    return value if isinstance(value, bool) or not isinstance(value, int | float) else f"{value:g}"
+
+
+def _see(given: Mapping[str, object], asked_by: str) -> Recording:
+    settings = build(RecordingSettings, dict(given), {}, asked_by)
     patches: list[NDArray[np.uint8]] = []
     places: list[tuple[float, float]] = []
+    times_ns: list[tuple[int, int]] = []
     dropped: Counter[str] = Counter()
     with open_recording(settings) as opened:
         for fixation, frame in opened.fixations():
@@ -311,11 +345,16 @@ def recorded(video: Path, gaze: Path, options: Mapping[str, object]) -> tuple[Se
                 dropped[none.reason] += 1
                 continue
             places.append((fixation.x, fixation.y))
-        size = opened.size
+            times_ns.append((fixation.onset_ns, fixation.duration_ns))
+        name, notes, size = opened.name, opened.notes, opened.size
     if not patches:
         said = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "no fixation was found"
-        raise LearnRefused(f"{gaze} over {video}: nothing was seen ({said}); are the units and --px-per-degree right?")
-    return Seen(np.stack(patches), np.array(places), (size.width_deg, size.height_deg)), dropped
+        what = settings.gaze or settings.path
+        over = "" if settings.video is None else f" over {settings.video}"
+        raise LearnRefused(f"{what}{over}: nothing was seen ({said}); are the units and --px-per-degree right?")
+    onset_s, duration_s = np.array(times_ns, np.int64).T / 1e9
+    frame_deg = (size.width_deg, size.height_deg)
+    return Recording(np.stack(patches), np.array(places), frame_deg, name, onset_s, duration_s, dict(dropped), notes)
 
 
 def recordings_in(folder: Path) -> list[tuple[Path, Path]]:

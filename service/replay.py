@@ -174,7 +174,8 @@ _CUTS = (
     "UPDATE meta SET value = :after WHERE key = 'learned_id'",
     "DELETE FROM meta WHERE substr(key, 1, length(:look)) = :look AND json_extract(value, '$.entry') > :after",
     "DELETE FROM meta WHERE substr(key, 1, length(:standing)) = :standing OR key = 'learn'",
-    "DELETE FROM alarms WHERE kind <> 'data_lost' AND time > coalesce((SELECT time FROM journal WHERE id = :after), 0)",
+    "DELETE FROM alarms WHERE kind NOT IN ('data_lost', 'spool_full')"
+    " AND time > coalesce((SELECT time FROM journal WHERE id = :after), 0)",
     "UPDATE streams SET learned = (SELECT count(*) FROM records WHERE stream = name AND skipped IS NULL), learned_seq ="
     " coalesce((SELECT max(seq) FROM journal WHERE stream = name AND seq IS NOT NULL AND id <= :after), -1)",
 )

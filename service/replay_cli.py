@@ -60,6 +60,7 @@ def _served(arguments: argparse.Namespace, source: Source) -> str:
     made, chosen = source.identity, source.config(Otherwise(arguments.preset, arguments.gates))
     words = f"rjepa serve --data-dir {arguments.into} --weights {made['weights']['name']} --seed {made['seed']}"
     words += "" if chosen.name == "default" else f" --preset {chosen.name}"
+    words += "" if chosen.dense_step == "torch" else f" --dense-step {chosen.dense_step}"
     return words + f" --gates {chosen.gates}"
 
 

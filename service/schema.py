@@ -55,12 +55,16 @@ MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD, "2": EVENTS}
 STANDING = "standing/"
 """Before a kind, a slash and a stream's name (or nothing): the key of ``meta`` of an alarm that is on."""
 
+DROPPED = "dropped/"
+"""Before a stream's name: the key of ``meta`` of what its clients said they dropped (service/dropped.py)."""
+
 LOOK = "look/"
 """Before a stream's name: the key of ``meta`` its last look is kept under."""
 
 DDL = f"""
 CREATE TABLE meta (                 -- schema_version, identity, model (JSON), timeline, learned_id,
                                     -- look/STREAM (JSON): the last look at a stream's diagnostics
+                                    -- dropped/STREAM (JSON): what its clients said they dropped
                                     -- standing/KIND/STREAM (JSON): an alarm that is on; begun: see recovery
     key TEXT PRIMARY KEY, value TEXT NOT NULL
 ) WITHOUT ROWID;

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     """The learner's configuration by name."""
     gates: Literal["two-point", "modular", "dense"] | None = None
     """Connectivity of the gates; without it, the preset's."""
+    dense_step: Literal["torch", "compiled"] = "torch"
+    """What a step of dense gates is computed with: torch, or compiled, which needs `pip install 'rjepa[fast]'`."""
     calibrate: str = "synthetic"
     """What a new model's whitening is fitted on: synthetic, or PATH, a video or a folder of videos or pictures."""
     checkpoint_every: Annotated[float, Field(ge=1.0)] = 60.0

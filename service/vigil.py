@@ -1,4 +1,4 @@
-"""What is watched beside learning: how much waits, how much room the disk has, which streams fell silent.
+"""What is watched beside learning: how much waits, how much room the disk has, which streams fell silent, which drop.
 
 Each alarm goes on at its limit and off well on the other side of it, so that none flutters. A stream is watched from
 the first fixation it brings in this process's life on; after an hour of silence it counts as ended.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.alarms import Alarms
+from service.dropped import Drops
 from service.journal import Journal
 from service.patrol import Patrol
 
@@ -41,6 +42,7 @@ class Vigil(Patrol):
         self,
         journal: Journal,
         alarms: Alarms,
+        drops: Drops,
         folder: Path,
         bounds: Bounds,
         *,
@@ -50,6 +52,7 @@ class Vigil(Patrol):
         super().__init__("vigil", look_s)
         self._journal = journal
         self._alarms = alarms
+        self._drops = drops
         self._folder = folder
         self._bounds = bounds
         self._room = room
@@ -66,6 +69,7 @@ class Vigil(Patrol):
         self._lag()
         self._disk()
         self._idle(now_s)
+        self._drops.look(now_s)
 
     def _lag(self) -> None:
         waiting, limit = self._journal.waiting()[0], self._bounds.waiting

@@ -11,6 +11,7 @@ import pytest
 import rjepa
 from clients.wire import KINDS, ErrorCode
 from service import alarms
+from service.api.columns import NAMES
 from service.api.diagnostics_shapes import Gradient, Representation
 from service.api.metrics import BY_REASON, COUNTED_OF_A_STREAM, OF_A_STREAM, OF_THE_LAST_LOOK, OF_THE_WORKER
 from service.schema import TRIVIAL_ERRORS
@@ -19,6 +20,7 @@ from tests.helpers import ROOT
 
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 README = (ROOT / "README.md").read_text()
+COLUMNS_OF_TABLES = [name for name in NAMES if not name.startswith("trivial_")]
 EVERYTHING = README + "".join(DOCS.values())
 
 
@@ -77,15 +79,21 @@ def test_every_route_is_told() -> None:
 
 def codes_of_http() -> set[str]:
     """Every code the interface gives a refusal, as its sources spell them."""
+    from service.api.codes import REFUSALS
     from service.api.problems import _CODES
 
-    found = set(_CODES.values())
+    found = {*_CODES.values(), *REFUSALS}
     for path in (ROOT / "service" / "api").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem" and len(node.args) > 1:
                 code = node.args[1]
                 found |= {str(code.value)} if isinstance(code, ast.Constant) else set()
     return found
+
+
+@pytest.mark.parametrize("name", COLUMNS_OF_TABLES)
+def test_every_column_of_tables_is_told(name: str) -> None:
+    assert f"`{name}`" in DOCS["http.md"]
 
 
 @pytest.mark.parametrize("code", sorted(codes_of_http()))

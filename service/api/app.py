@@ -27,6 +27,7 @@ from service.api import (
     loss,
     metrics,
     model,
+    openapi,
     page,
     patch,
     problems,
@@ -38,18 +39,13 @@ from service.api.broadcast import Broadcast
 from service.api.error_history import ErrorHistory
 from service.api.rate import Rates
 from service.api.security import Guard, host_list
-from service.api.sessions import COOKIE, Sessions
+from service.api.sessions import Sessions
 from service.api.site import Site
 from service.settings import Settings
 
 THREADS = 8
 """Of which at most one computes and six wait for the worker, so a short look always finds one."""
 VERSION = "1"
-
-_PROBLEM: dict[str, Any] = {
-    "description": "refused; see `code` and `detail`",
-    "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
-}
 
 
 def create_app(settings: Settings, access: Access) -> FastAPI:
@@ -73,7 +69,6 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={"4XX": _PROBLEM, "5XX": _PROBLEM, 422: _PROBLEM},
     )
     problems.install(app)
     sessions = Sessions(access)
@@ -94,29 +89,5 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
     app.include_router(events.router(site, broadcast))
     app.include_router(docs.router(app))
     app.include_router(login.router(access, sessions))
-    _describe(app)
+    openapi.describe(app)
     return app
-
-
-def _describe(app: FastAPI) -> None:
-    """Put the problem's schema into the OpenAPI document, and tokens where they are asked for."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = make()
-            parts = document.setdefault("components", {})
-            for shape in (problems.ProblemBody, embed.PatchWish, embed.EmbedWish):
-                schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
-                parts.setdefault("schemas", {})[shape.__name__] = {k: v for k, v in schema.items() if k != "$defs"}
-            for unused in ("HTTPValidationError", "ValidationError"):
-                parts["schemas"].pop(unused, None)
-            parts["securitySchemes"] = {
-                "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
-            }
-            document["security"] = [{}, {"token": []}, {"session": []}]
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

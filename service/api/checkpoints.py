@@ -9,17 +9,29 @@ from typing import Annotated, Any, BinaryIO
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query
 from fastapi import Path as PathParameter
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from service.access import NAME_PATTERN
 from service.api.problems import Problem
 from service.api.security import json_only
 from service.api.shapes import Checkpoint, Checkpoints, CheckpointWish, Deleted
 from service.api.site import Anything, Site, answer
+from service.api.streaming import Streamed
 from service.manifests import Folder
 
-CheckpointId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the checkpoint's id")]
+EXAMPLE = "20261126T000000-0001199"
+CheckpointId = Annotated[
+    str, PathParameter(pattern=NAME_PATTERN, description="the checkpoint's id", examples=[EXAMPLE])
+]
 PIECE_BYTES = 1 << 20
+_FILE: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "description": "a safetensors file",
+    "headers": {
+        "ETag": {"description": "its SHA-256, in quotes", "schema": {"type": "string"}},
+        "Content-Disposition": {"description": "a name for the file", "schema": {"type": "string"}},
+    },
+}
 
 
 def router(site: Site) -> APIRouter:
@@ -30,7 +42,9 @@ def router(site: Site) -> APIRouter:
 
     @routes.get("", response_model=Checkpoints, summary="Checkpoints, newest first")
     def list_checkpoints(
-        after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="those older than this id")] = None,
+        after: Annotated[
+            str | None, Query(pattern=NAME_PATTERN, description="those older than this id", examples=[EXAMPLE])
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=1000, description="checkpoints a page")] = 100,
     ) -> Response:
         every = [manifest.json_object() for manifest in reversed(folder.list())]
@@ -55,8 +69,8 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(
         "/{checkpoint}/download",
-        response_class=StreamingResponse,
-        responses={200: {"content": {"application/octet-stream": {}}, "description": "a safetensors file"}},
+        response_class=Response,
+        responses={200: _FILE},
         summary="The parameters and states as a safetensors file",
     )
     def download_checkpoint(checkpoint: CheckpointId) -> Response:
@@ -71,7 +85,7 @@ def router(site: Site) -> APIRouter:
             "Content-Disposition": f'attachment; filename="{checkpoint}.safetensors"',
             "ETag": f'"{sha256}"',
         }
-        return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+        return Streamed(_pieces(file), media_type="application/octet-stream", headers=headers)
 
     @routes.post(
         "/{checkpoint}/restore",

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import socket
+import struct
 from typing import ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.problems import Problem, problem_response
+from service.api.streaming import cuttable
 
 HEAD_S = 20.0
 """How long the head of a request may take to come, from the connection's beginning or its first byte."""
@@ -32,6 +35,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app = cuttable(self.app, self._cut)
         transport.set_write_buffer_limits(high=0)  # so writing is paused as long as anything waits to be taken
         if len(self.connections) > self.limit:
             told = f"{self.limit} connections are open, the limit of http_connections; close one or come again"
@@ -85,6 +89,14 @@ class _Connection(H11Protocol):
         else:
             log.info("an answer of which nothing was taken in %g s is given up", TAKEN_S)
             self.transport.abort()
+
+    def _cut(self) -> None:
+        """End the connection so that its client sees an error, whatever it knows of ends."""
+        peer = self.transport.get_extra_info("socket")
+        if peer.fileno() < 0:
+            return  # closed meanwhile
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its close is a reset
+        self.transport.abort()
 
     def _unset_untaken(self) -> None:
         if self._untaken is not None:

@@ -11,7 +11,10 @@ from service.access import NAME_PATTERN
 from service.api.diagnostics_shapes import Gradient, Representation
 from service.api.site import Site, answer
 
-Asked = Annotated[str | None, Query(pattern=NAME_PATTERN, description="one stream; without it, all in journal order")]
+Asked = Annotated[
+    str | None,
+    Query(pattern=NAME_PATTERN, description="one stream; without it, all in journal order", examples=["s1"]),
+]
 
 
 def router(site: Site) -> APIRouter:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
 from service.api.layout import page_response, table
+from service.api.problems import MEDIA_TYPE
 
 
 def router(app: FastAPI) -> APIRouter:
@@ -41,13 +43,21 @@ def _call(method: str, path: str, call: dict[str, Any]) -> str:
     rows += [["body", html.escape(media), _kind(kind.get("schema", {})), ""] for media, kind in bodies.items()]
     if rows:
         parts.append(table(["parameter", "in", "type", "meaning"], rows, frozenset({1, 2, 3})))
+    refused = []
     for status, answer in call["responses"].items():
-        media = ", ".join(answer.get("content", {}))
-        if status.isdecimal() and int(status) < 300:
-            kinds: list[dict[str, Any]] = list(answer.get("content", {}).values())
-            schema = kinds[0].get("schema", {}) if kinds else {}
-            parts.append(f'<p class="quiet">{status}: {html.escape(media)} {_kind(schema)}</p>')
+        if int(status) >= 300:
+            refused.append(f"{status} {', '.join(answer['content'][MEDIA_TYPE]['examples'])}")
+            continue
+        for media, kind in answer["content"].items():
+            parts.append(f'<p class="quiet">{status}: {html.escape(media)} {_kind(kind.get("schema", {}))}</p>')
+            if "example" in kind:
+                parts.append(f"<details><summary>Example</summary><pre>{_shown(kind['example'])}</pre></details>")
+    parts.append(f'<p class="quiet">Refusals: {html.escape("; ".join(refused))}</p>')
     return "".join(parts)
+
+
+def _shown(example: Any) -> str:
+    return html.escape(example if isinstance(example, str) else json.dumps(example, indent=1))
 
 
 def _said(parameter: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ _TOLD = (
     " it was when it was new, or the alarm; comments in between. `event: end` says why it ends"
 )
 
+_EXAMPLE = 'id: 1204\nevent: record\ndata: {"stream":"s1","seq":1199}\n\n'
+
 
 def router(site: Site, broadcast: Broadcast) -> APIRouter:
     """The routes of this module."""
@@ -28,7 +30,9 @@ def router(site: Site, broadcast: Broadcast) -> APIRouter:
     @routes.get(
         "/v1/events",
         response_class=StreamingResponse,
-        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": _TOLD}},
+        responses={
+            200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}}, "description": _TOLD}
+        },
         summary="Server-sent events: record, checkpoint, alarm; resumes with Last-Event-ID",
         dependencies=[Depends(broadcast.place)],
     )
@@ -36,11 +40,17 @@ def router(site: Site, broadcast: Broadcast) -> APIRouter:
         request: Request,
         stream: Annotated[
             str | None,
-            Query(pattern=NAME_PATTERN, description="this stream's records and alarms, and what concerns the whole"),
+            Query(
+                pattern=NAME_PATTERN,
+                description="this stream's records and alarms, and what concerns the whole",
+                examples=["s1"],
+            ),
         ] = None,
         last_event_id: Annotated[
             str | None,
-            Header(pattern=r"^[0-9]{1,18}$", description="go on after this event; without it, begin now"),
+            Header(
+                pattern=r"^[0-9]{1,18}$", description="go on after this event; without it, begin now", examples=["1204"]
+            ),
         ] = None,
     ) -> StreamingResponse:
         """It does not end by itself. 410 where events since have been forgotten, 404 for an id that is yet to come."""

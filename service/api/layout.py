@@ -15,6 +15,7 @@ STYLE = (
     + """
 body{margin:0 auto;max-width:64rem;padding:1.2rem}
 h1{font-size:1.4rem;margin:0 0 .4rem}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
+pre{overflow-x:auto;margin:.2rem 0 .6rem;font-size:.85em}
 """
 )
 """The dashboard's colours and type, and what these plain pages have of their own."""

@@ -54,6 +54,14 @@ BY_REASON = {
     "rjepa_alarms": "alarms kept, by kind",
 }
 
+_TOLD = {
+    "schema": {"type": "string"},
+    "example": "".join(
+        f"# HELP {name} {OF_THE_WORKER[name]}\n# TYPE {name} gauge\n{name} 1.0\n"
+        for name in ("rjepa_worker_up", "rjepa_learning")
+    ),
+}
+
 
 class _Now(Collector):
     """What is so at the moment of the question; made anew for each."""
@@ -141,7 +149,7 @@ def router(site: Site) -> APIRouter:
     @routes.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format 0.0.4"}},
+        responses={200: {"content": {"text/plain": _TOLD}, "description": "Prometheus text format 0.0.4"}},
         summary="Prometheus",
     )
     def metrics() -> Response:

@@ -16,6 +16,8 @@ from service.api.site import SeqNumber, Site, StreamId, check_stream
 from service.history import PatchRow, patch_row
 from service.patches import decode_patch
 
+BINARY = {"type": "string", "format": "binary"}
+
 
 def router(site: Site) -> APIRouter:
     """The routes of this module."""
@@ -24,7 +26,7 @@ def router(site: Site) -> APIRouter:
     @routes.get(
         "/v1/streams/{stream}/fixations/{seq}/patch",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}, "description": "50 x 50 px, 8 bits RGB"}},
+        responses={200: {"content": {"image/png": {"schema": BINARY}}, "description": "50 x 50 px, 8 bits RGB"}},
         summary="The stored patch as PNG",
     )
     def get_patch(stream: StreamId, seq: SeqNumber) -> Response:

@@ -18,10 +18,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
+from service.api.headers import HEADERS
 from service.errors import (
     CheckpointBad,
     DirectoryRefused,
+    HistoryGone,
     RequestRefused,
     ServiceError,
     StorageFailed,
@@ -29,6 +32,8 @@ from service.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = logging.getLogger("rjepa.api")
 
@@ -38,6 +43,7 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "too_slow",
     413: "too_large",
     415: "unsupported_media_type",
@@ -89,7 +95,7 @@ def problem_response(error: HTTPException, instance: str) -> Response:
         "instance": instance,
         "code": getattr(error, "code", _CODES.get(status, "error")),
     } | getattr(error, "more", {})
-    return Response(json.dumps(body), status, headers=dict(error.headers or {}), media_type=MEDIA_TYPE)
+    return Response(json.dumps(body), status, headers=HEADERS | dict(error.headers or {}), media_type=MEDIA_TYPE)
 
 
 def as_problem(error: ServiceError) -> Problem:
@@ -98,7 +104,7 @@ def as_problem(error: ServiceError) -> Problem:
         return Problem(error.status, error.code, str(error))
     if isinstance(error, (WorkerUnreachable, StorageFailed, DirectoryRefused)):
         return Problem(503, error.code, str(error), {"Retry-After": "2"})
-    if isinstance(error, CheckpointBad):
+    if isinstance(error, (CheckpointBad, HistoryGone)):
         return Problem(409, error.code, str(error))
     return Problem(500, error.code, str(error))
 
@@ -108,6 +114,8 @@ def install(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            error = _other_method(request)
         return problem_response(error, request.url.path)
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -134,6 +142,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, service)
     app.add_exception_handler(sqlite3.Error, database)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _other_method(request: Request) -> Problem:
+    """405 with the methods of all routes of the path; the framework names those of the first alone."""
+    there = [method for method in METHODS if _is_routed(request, method)]
+    detail = f"{request.method} can't be done here; there are: {', '.join(there)}"
+    return Problem(405, "method_not_allowed", detail, {"Allow": ", ".join(there)})
+
+
+def _is_routed(request: Request, method: str) -> bool:
+    asked = {**request.scope, "method": method}
+    return any(route.matches(asked)[0] == Match.FULL for route in request.app.routes)
 
 
 def _title(status: int) -> str:

@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access, Role
+from service.api.headers import HEADERS
 from service.api.problems import Problem, problem_response
 from service.api.rate import Rates
 from service.api.sessions import Sessions
@@ -37,19 +38,10 @@ PAGES = frozenset({"/", "/docs"})
 LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOKING_PATHS = frozenset({"/v1/embed"})
 """POST, but nothing changes by it."""
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-"""On every answer; a page has a policy of its own."""
 
 
 class Guard:
-    """ASGI middleware: the module's checks, and :data:`HEADERS` on every answer."""
+    """ASGI middleware: the module's checks, and :data:`~service.api.headers.HEADERS` on every answer."""
 
     def __init__(
         self, app: ASGIApp, access: Access, allowed_hosts: frozenset[str], sessions: Sessions, rates: Rates

@@ -8,6 +8,7 @@ status at most twice a second, however often the interface is asked.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 import threading
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
+import numpy as np
 from fastapi import Body, Depends, params
 from fastapi import Path as PathParameter
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from clients.wire import MAX_SEQ
@@ -38,9 +41,11 @@ QUEUE_LENGTH = 64
 
 T = TypeVar("T")
 StreamId = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="the stream's name", examples=["s1"])]
-Anything = Annotated[Any, Body(description="not looked at; {} will do")]
+Anything = Annotated[Any, Body(description="not looked at; {} will do", examples=[{}])]
 """The body of a call that needs none but must be declared as JSON."""
-SeqNumber = Annotated[int, PathParameter(ge=0, le=MAX_SEQ, description="number of the fixation in its stream, from 0")]
+SeqNumber = Annotated[
+    int, PathParameter(ge=0, le=MAX_SEQ, description="number of the fixation in its stream, from 0", examples=[7])
+]
 
 
 class Queue:
@@ -115,11 +120,14 @@ class Worker:
             with self._lock:
                 self._known = None
 
-    def embed(self, height: int, width: int, rgb_base64: str) -> list[float]:
-        """The embedding of one patch from the zero state."""
-        patch = {"height": height, "width": width, "rgb": rgb_base64}
-        embedding: list[float] = self._ask({"op": "embed", "patch": patch}, COMMAND_LIMIT_S)["embedding"]
-        return embedding
+    def embed(self, patches: list[NDArray[np.uint8]]) -> list[list[float]]:
+        """The embeddings of patches, uint8 (height, width, 3) RGB, each from the zero state, by the same weights."""
+        told = [
+            {"height": len(one), "width": len(one[0]), "rgb": base64.b64encode(one.tobytes()).decode("ascii")}
+            for one in patches
+        ]
+        embeddings: list[list[float]] = self._ask({"op": "embed", "patches": told}, COMMAND_LIMIT_S)["embeddings"]
+        return embeddings
 
     def diagnostics(self, what: str, stream: str | None) -> dict[str, Any]:
         """``representation`` or ``gradient``, of one stream or of all."""

@@ -15,6 +15,7 @@ from service.api.problems import unknown_stream
 from service.api.security import json_only
 from service.api.shapes import Stream, StreamDone, Streams
 from service.api.site import Anything, Site, StreamId, answer, check_stream, done_or_accepted
+from service.dropped import dropped_by_client
 from service.history import lineage, present_timeline, where_lineage
 from service.schema import LOOK, STANDING
 
@@ -152,7 +153,7 @@ def _entry(
         "rate": _rate(connection, name, row["next_seq"], now_s),
         "last_error": None if newest is None else newest[0],
         "padded": row["padded"],
-        "dropped": {reason: count for reason, count in dropped},
+        "dropped": {reason: count for reason, count in dropped} | dropped_by_client(connection, name),
         "frame_deg_assumed": row["frame_deg_assumed"],
         "idle_s": None if row["last_time"] is None else round(max(0.0, now_s - row["last_time"]), 3),
         "epoch": row["epoch"],

@@ -189,7 +189,7 @@ class Capture:
         if kind_step not in self._pictures:
             value = DARKEST + BRIGHTER * step
             whole = WIDTH * HEIGHT
-            grey = np.full((HEIGHT, WIDTH), value, np.uint8) if self.picture is None else self.picture
+            grey = np.full((HEIGHT, WIDTH), value, np.uint8) if self.picture is None else self.picture[..., 0]
             chroma = 128 * np.ones(whole if step % 2 else whole // 2, np.uint8)  # 4:2:2 and 4:2:0 in turn
             self._pictures[kind_step] = {
                 "gray": lambda: grey.tobytes(),

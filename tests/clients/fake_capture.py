@@ -113,6 +113,9 @@ class FakeCapture:
             return bytes(cv2.imencode(".jpg", self.world, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
         if self.coded == "gray":
             return cv2.cvtColor(self.world, cv2.COLOR_BGR2GRAY).tobytes()
+        if self.coded == "yuv":
+            planes = cv2.cvtColor(self.world, cv2.COLOR_BGR2YCrCb)
+            return b"".join(planes[:, :, plane].tobytes() for plane in (0, 2, 1))  # 4:4:4: Y, U, V
         return self.world.tobytes()
 
 

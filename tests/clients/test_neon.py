@@ -6,6 +6,7 @@ There is no device to ask, so the bytes begin where its streams are unpacked: `f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import threading
 import time
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 
 from clients.errors import OptionError
-from clients.feed import Feed
-from clients.fixations import DetectorSettings
+from clients.feed import Feed, Lens
+from clients.fixations import DetectorSettings, Sample
 from clients.frames import LiveFrame
 from clients.live import Live
 from clients.live_settings import NeonSettings
@@ -34,6 +35,10 @@ from tests.helpers import free_port, wait_until
 pytest.importorskip("pupil_labs.realtime_api", reason="not installed: pip install 'rjepa[neon]'")
 
 import av
+import pupil_labs.realtime_api as api
+from aiohttp import web
+from pupil_labs.neon_recording.calib import Calibration
+from pupil_labs.realtime_api.discovery import DiscoveredDeviceInfo
 from pupil_labs.realtime_api.streaming.base import RTSPData
 from pupil_labs.realtime_api.streaming.eye_events import FixationEventData, FixationOnsetEventData
 from pupil_labs.realtime_api.streaming.gaze import DualMonocularGazeData, EyestateGazeData, GazeData
@@ -126,9 +131,171 @@ def test_every_kind_of_gaze_datum() -> None:
     assert (eyestate.x, eyestate.y, eyestate.confidence) == (0.1, 0.1, 0.0)  # type: ignore[union-attr]
 
 
+class Phone:
+    """A Companion app: its HTTP interface and time echo by real sockets, its streams by generators of real data.
+
+    ``port`` is another one after every :meth:`start`. ``ended``: its streams end, ``silent``: they bring no more.
+    """
+
+    AHEAD_S = 5.0
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.ended = self.silent = False
+        self.served: list[int] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._runner: web.AppRunner | None = None
+
+    def start(self) -> None:
+        self.ended = self.silent = False
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(20)
+
+    def stop(self) -> None:
+        self.ended = True
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(20)
+
+    def close(self) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._echo = await asyncio.start_server(self._tell_time, "127.0.0.1", 0)
+        app = web.Application()
+        app.router.add_get("/api/status", self._status)
+        app.router.add_get("/calibration.bin", self._calibration)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        self.served.append(self.port)
+
+    async def _stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._echo.close()
+            self._runner = None
+
+    async def _status(self, request: web.Request) -> web.Response:
+        port = self._echo.sockets[0].getsockname()[1]
+        phone = {"battery_level": 90, "battery_state": "OK", "device_id": "1", "device_name": "Neon", "ip": "127.0.0.1"}
+        told = [{"model": "Phone", "data": phone | {"memory": 1, "memory_state": "OK", "time_echo_port": port}}]
+        for name in ("gaze", "world", "eye_events"):
+            place = {
+                "ip": "127.0.0.1",
+                "port": 1,
+                "params": f"camera={name}",
+                "protocol": "rtsp",
+                "stream_error": False,
+            }
+            sensor = {"sensor": name, "conn_type": "DIRECT", "connected": True}
+            told.append({"model": "Sensor", "data": sensor | place})
+        return web.json_response({"message": "Success", "result": told})
+
+    async def _calibration(self, request: web.Request) -> web.Response:
+        made = np.zeros(1, Calibration.dtype)
+        made["scene_camera_matrix"] = [[890.0, 0.0, 800.0], [0.0, 891.0, 600.0], [0.0, 0.0, 1.0]]
+        return web.Response(body=made.tobytes())
+
+    async def _tell_time(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                asked = await reader.readexactly(8)
+                writer.write(asked + struct.pack("!Q", round((time.time() + self.AHEAD_S) * 1000)))
+        writer.close()
+
+    async def _beat(self) -> AsyncIterator[float]:
+        while not self.ended:
+            await asyncio.sleep(0.005)
+            if not self.silent:
+                yield time.time()
+
+    async def gaze(self, url: str) -> AsyncIterator[Any]:
+        async for now_s in self._beat():
+            yield GazeData.from_raw(RTSPData(struct.pack("!ffB", 800.0, 600.0, 255), now_s))
+
+    async def frames(self, url: str) -> AsyncIterator[Any]:
+        picture = av.VideoFrame(1600, 1200, "yuv420p")
+        async for now_s in self._beat():
+            yield VideoFrame(picture, now_s)
+
+
+class Found:
+    """The library's look into the network: it finds the phone where that is now."""
+
+    def __init__(self, phone: Phone) -> None:
+        self._phone = phone
+
+    def __call__(self) -> Found:
+        return self
+
+    async def __aenter__(self) -> Found:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def wait_for_new_device(self, timeout_seconds: float) -> DiscoveredDeviceInfo:
+        return DiscoveredDeviceInfo("PI monitor:Neon:1", "neon.local", self._phone.port, ["127.0.0.1"])
+
+
+@pytest.fixture
+def phone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    phone = Phone()
+    monkeypatch.setattr(api, "Network", Found(phone))
+    monkeypatch.setattr(api, "receive_gaze_data", phone.gaze)
+    monkeypatch.setattr(api, "receive_video_frames", phone.frames)
+    monkeypatch.setattr("clients.neon.AGAIN_S", 0.05)
+    monkeypatch.setattr("clients.neon.SILENT_S", 0.5)
+    phone.start()
+    yield phone
+    phone.close()
+
+
+def test_a_phone_that_goes_away_is_found_again(phone: Phone, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its streams end, its network drops without a word, it comes back at another port: each time gaze goes on."""
+    feed, stop, heard = Feed(), threading.Event(), []
+
+    def gaze_comes() -> bool:
+        heard.extend(feed.take(0.05))
+        return any(isinstance(item, Sample) for item in heard)
+
+    source = Neon(None)
+    running = threading.Thread(target=source.run, args=(feed, stop))
+    running.start()
+    try:
+        wait_until(gaze_comes, 30, "gaze")
+        wait_until(lambda: source.now_ns() is not None, 30, "its clock")
+        ahead_s = ((source.now_ns() or 0) - time.time_ns()) * 1e-9
+        assert ahead_s == pytest.approx(phone.AHEAD_S, abs=0.5)
+        for losses, lose in enumerate((phone.stop, lambda: setattr(phone, "silent", True)), 1):
+            lose()
+            wait_until(lambda losses=losses: feed.faults().get("device_lost", 0) >= losses, 30, "its loss")
+            phone.stop()
+            phone.start()
+            feed.take(0.0)
+            heard.clear()
+            wait_until(gaze_comes, 30, "gaze again")
+    finally:
+        stop.set()
+        running.join()
+    assert len(set(phone.served)) == 3
+    assert source.words().startswith(f"Neon at 127.0.0.1:{phone.port}: clock +5")
+    lenses = [item for item in heard if isinstance(item, Lens)]
+    assert lenses == [Lens((1600, 1200), (890.0, 891.0))]
+    assert feed.shown.size_px() == (1600, 1200)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_addresses_and_refusals(tmp_path: Path) -> None:
     assert parse_address("192.168.1.21") == ("192.168.1.21", 8080)
     assert parse_address("http://neon.local:8081/") == ("neon.local", 8081)
+    for address in ("x:y", "a b c", "x:0", "x:99999"):
+        with pytest.raises(OptionError, match="no address of a phone"):
+            parse_address(address)
     with pytest.raises(OptionError, match="no address of a phone"):
         main(["neon", "x:y", f"--spool={tmp_path / 's'}"])
     with pytest.raises(OptionError, match="own scene camera"):

@@ -135,7 +135,7 @@ def test_black_gives_none() -> None:
     y=st.floats(0, 1),
     across=st.floats(1.0, 90.0),
     down=st.floats(1.0, 90.0),
-    shape=st.tuples(st.integers(5, 300), st.integers(5, 300)),
+    shape=st.tuples(st.integers(90, 300), st.integers(90, 300)),
 )
 def test_an_even_frame_gives_an_even_patch(
     x: float, y: float, across: float, down: float, shape: tuple[int, int]

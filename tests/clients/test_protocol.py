@@ -8,6 +8,7 @@ import pytest
 
 from clients import actions as acts
 from clients import wire
+from clients.drops import TELL_EVERY_S, Drops
 from clients.errors import Fenced, KeyRefused, Refused, StreamConflict
 from clients.protocol import SILENCE_S, VERIFY_BATCH, WINDOW, Protocol
 from tests.clients.model_worker import MODEL, OFFER
@@ -142,6 +143,54 @@ def test_a_full_disk_at_hello() -> None:
     assert protocol.received(error("storage_full"), 0.1) == []
     assert protocol.tick(1.0) == []
     assert kinds(protocol.tick(1.1)) == ["Connect"]
+
+
+def told(actions: list[acts.Action]) -> list[int | None]:
+    """What each hello says was dropped."""
+    hellos = [action.hello for action in actions if isinstance(action, acts.Greet | acts.Connect)]
+    return [hello.dropped.spool_full if hello.dropped else None for hello in hellos]
+
+
+def test_what_was_dropped_is_told_at_once_then_now_and_then() -> None:
+    protocol = opened(drops=Drops(since_s=5.0))
+    assert protocol.tick(0.1) == []
+    protocol.drops.count = 3
+    (greet,) = protocol.tick(0.2)
+    assert greet == acts.Greet(
+        wire.Hello(stream=S, notify="learned", epoch=1, acked=-1, dropped=wire.Dropped(since=5.0, spool_full=3))
+    )
+    protocol.drops.count = 7
+    assert protocol.received(welcome(0), 0.3) == [], "it opens nothing anew"
+    assert protocol.tick(0.4 + TELL_EVERY_S / 2) == [], "not so often"
+    assert told(protocol.tick(0.3 + TELL_EVERY_S)) == [7]
+    protocol.received(welcome(0), 11.0)
+    assert protocol.tick(100.0) == [], "it is known"
+
+
+def test_what_was_dropped_while_nobody_answered_is_told_by_the_next_hello() -> None:
+    protocol = Protocol(S)
+    protocol.drops.count = 2
+    assert told(protocol.tick(0.0)) == [2]
+    protocol.received(welcome(0), 0.1)
+    assert protocol.tick(0.2) == []
+    protocol.drops.count = 3
+    assert told(protocol.tick(1.0)) == [3]
+    protocol.received(error("storage_full"), 1.1)
+    assert told(protocol.tick(1.0 + TELL_EVERY_S)) == [], "first what was sent is sent again"
+    assert told(protocol.tick(2.0 + TELL_EVERY_S)) == [3], "again: it was refused"
+
+
+def test_a_worker_that_knows_no_dropped_is_told_no_more() -> None:
+    protocol = opened()
+    offer(protocol, 1)
+    protocol.drops.count = 1
+    protocol.tick(0.5)
+    actions = protocol.received(error("bad_message"), 0.6)
+    assert told(actions) == [None]
+    assert sent(protocol.received(welcome(0), 0.7)) == [0], "it goes on"
+    protocol.drops.count = 2
+    assert told(protocol.tick(50.0)) == [None], "the silence asks, and does not tell"
+    assert kinds(protocol.received(error("bad_message"), 50.1)) == ["Fail"], "a bad message is one again"
 
 
 def test_hello_required_says_hello_once() -> None:

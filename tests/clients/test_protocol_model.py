@@ -248,6 +248,12 @@ class Network(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
+    @rule(count=st.integers(1, 5))
+    def no_room(self, count: int) -> None:
+        """Some are dropped before they are offered: a hello tells it, in the midst of everything else."""
+        self.world.protocol.drops.count += count
+        self.world.pass_time(0.1)
+
     @rule(full=st.booleans())
     def disk_full(self, full: bool) -> None:
         self.world.worker.full = full

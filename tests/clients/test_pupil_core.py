@@ -139,8 +139,11 @@ def test_a_patch_covers_five_degrees_through_capture_and_through_a_camera(
     file.write_bytes(msgpack.packb({"version": 1, "(320, 240)": {"resolution": [320, 240], "camera_matrix": matrix}}))
     capture.picture = checkerboard(320, 240)
     capture.start(Viewer(4, epoch_s=0.0))
-    more = (f"--intrinsics={file}", "--stream=own", "--end=2.4")
-    assert main(words(capture, peer, tmp_path, *more)) == 0
+    for coded in ("jpeg", "yuv"):
+        more = (f"--intrinsics={file}", f"--frame-format={coded}", f"--stream={coded}", "--end=2.4")
+        assert main(words(capture, peer, tmp_path, *more)) == 0
+        capture.stop()
+        capture.start(Viewer(4, epoch_s=0.0))
     capture.stop()
     capture.speed = 0.5
     capture.start(Viewer(40, epoch_s=0.0))
@@ -152,7 +155,7 @@ def test_a_patch_covers_five_degrees_through_capture_and_through_a_camera(
         ) as running:
             wait_until(lambda: len(peer.messages("camera")) >= 2, 60, "two fixations on the camera's frames")
             assert running.terminate() == 0, running.stderr()
-    for stream, least in (("own", 4), ("camera", 2)):
+    for stream, least in (("jpeg", 4), ("yuv", 4), ("camera", 2)):
         messages = peer.messages(stream)
         assert len(messages) >= least
         for message in messages:
@@ -243,7 +246,7 @@ def test_something_else_at_the_port(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_addresses() -> None:
-    from clients.pupil_core import parse_address
+    from clients.pupil_remote import parse_address
 
     assert parse_address("lab-3") == "lab-3:50020"
     assert parse_address("tcp://10.0.0.2:1234") == "10.0.0.2:1234"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,10 +179,18 @@ def test_queue_and_spool_are_bounded(peer: Peer, tmp_path: Path) -> None:
         assert taken == 20 + QUEUE
         assert sender.status.waiting == 20
         assert not offer(sender, taken)
+        assert not sender.wait_room(0.0)
         peer.answering = True
         assert sender.flush(timeout_s=20)
+        assert sender.wait_room(20)
         assert offer(sender, taken)
         assert sender.flush(timeout_s=20)
+        assert sender.status.dropped == 2, "asking for room drops nothing"
+        wait_until(lambda: peer.hellos[-1].dropped is not None, 20, "the worker to be told")
+        dropped = peer.hellos[-1].dropped
+        assert dropped is not None
+        assert dropped.spool_full == 2
+        assert abs(dropped.since - time.time()) < 600
     assert onsets(peer) == expected(*range(taken + 1)), "what was refused left no hole"
 
 
@@ -219,6 +228,39 @@ def test_a_full_disk_here(peer: Peer, tmp_path: Path, monkeypatch: pytest.Monkey
         full.clear()
         assert sender.flush(timeout_s=20)
     assert onsets(peer) == expected(0, 1, 2)
+
+
+def test_a_disk_that_takes_its_time_holds_up_nobody(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spool's disk stands still in the middle of a write: offering goes on, up to the queue, and then drops."""
+    stuck, reached = threading.Event(), threading.Event()
+    commit = Spool.commit
+
+    def slow(spool: Spool) -> None:
+        if stuck.is_set():
+            reached.set()
+            while stuck.is_set():
+                time.sleep(0.01)
+        commit(spool)
+
+    with sending(peer, tmp_path) as sender:
+        monkeypatch.setattr(Spool, "commit", slow)
+        stuck.set()
+        offer(sender, 0)
+        assert reached.wait(20)
+        longest_s = 0.0
+        for number in range(1, QUEUE + 11):
+            begun_s = time.perf_counter()
+            assert offer(sender, number) == (number <= QUEUE)
+            longest_s = max(longest_s, time.perf_counter() - begun_s)
+        print(f"the longest of {QUEUE + 10} offers at a disk that stood still: {1e3 * longest_s:.1f} ms")
+        assert stuck.is_set(), "the disk stood still all the while"
+        assert sender.status.dropped == 0, "the thread that would tell it waits for the disk"
+        stuck.clear()
+        assert sender.flush(timeout_s=20)
+        assert sender.status.dropped == 10
+    assert onsets(peer) == expected(*range(QUEUE + 1))
 
 
 def test_another_owner_ends_it_and_it_can_come_back(peer: Peer, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from clients.errors import SourceError
 from clients.fixations import Fixation
+from clients.patches import cut
 from clients.simulated import Observer
-from clients.units import FrameSize
+from clients.units import FrameSize, from_px_per_degree
 from clients.video import Frame, Video
+from tests.clients.checkerboard import PX_PER_DEGREE, checkerboard, degrees_covered
 from tests.clients.conftest import write_video
 
 SIZE = FrameSize(30.0, 22.5)
@@ -85,6 +87,17 @@ def test_frames_are_those_shown_at_the_onset(video: Path) -> None:
         shown_ns = fixation.onset_ns % 4_000_000_000 if fixation.onset_ns < 4_000_000_000 else None
         if shown_ns is not None:
             assert abs(frame.time_ns - shown_ns) <= 20_000_000
+
+
+def test_a_patch_covers_five_degrees(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "board.avi", [checkerboard(480, 360)] * 50)
+    size = from_px_per_degree(480, 360, PX_PER_DEGREE, PX_PER_DEGREE)
+    with Video(path) as frames:
+        seen = list(itertools.islice(Observer(frames, size, 0).look(0, None, loop=True), 12))
+    for fixation, frame in seen:
+        patch = cut(frame.bgr, fixation.x, fixation.y, size)
+        if patch.padded == 0.0:  # the board is mirrored at an edge, and its squares with it
+            assert degrees_covered(patch.rgb) == pytest.approx((5.0, 5.0), rel=0.02)
 
 
 def test_one_pass_ends_and_loops_go_on(video: Path) -> None:

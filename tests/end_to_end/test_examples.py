@@ -42,7 +42,7 @@ def test_the_closed_loop_reacts_and_tells_its_round_trip(worker: Working, tmp_pa
     assert told[0][1] == "None", "the first has no prediction"
     assert all(float(error) > 0 for _, error, *_ in told[1:]), "none was a repeat"
     assert {step for *_, step, _ in told} == {"on", "again"}, "some surprised and some did not"
-    last = re.search(r"round trip of 12: median (\d+) ms, 95 % under (\d+) ms", done.stdout)
+    last = re.search(r"round trip of 12: median (\d+) ms, 99 % under (\d+) ms", done.stdout)
     assert last
     print(last.group())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,11 @@ class Working:
 
 
 @contextmanager
-def working(data_dir: Path, logs: Path, ingest: str | None = None) -> Iterator[Working]:
+def working(data_dir: Path, logs: Path, ingest: str | None = None, options: Sequence[str] = ()) -> Iterator[Working]:
     """A worker with random weights on ``data_dir``, at ``ingest`` or a free port; what is left of it is killed."""
     ingest, publish = ingest or f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
     words = ("--data-dir", data_dir, "--weights", "random", "--ingest", ingest, "--publish", publish)
-    with start_rjepa("worker", *words, logs=logs) as process:
+    with start_rjepa("worker", *words, *options, logs=logs) as process:
 
         def ready() -> bool:
             assert process.alive(), process.stderr()[-3000:]
@@ -35,5 +35,5 @@ def working(data_dir: Path, logs: Path, ingest: str | None = None) -> Iterator[W
             except WorkerUnreachable:
                 return False
 
-        wait_until(ready, 120.0, "the worker")
+        wait_until(ready, 170.0, "the worker")
         yield Working(process, ingest, publish)

@@ -139,11 +139,17 @@ class _Recorded:
             return found
 
         def call(*arguments: Any) -> Any:
+            given = tuple(_kept(each) for each in arguments)
             result = found(*arguments)
-            self.calls[name] = (arguments, result)
+            self.calls[name] = (given, _kept(result))
             return result
 
         return call
+
+
+def _kept(each: Any) -> Any:
+    """A tensor as it is now: drives become the next sensitivities where they lie."""
+    return each.clone() if isinstance(each, Tensor) else each
 
 
 def audit(config: ModelConfig, *, seed: int, steps: int = 5) -> tuple[set[str], list[str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
-from model.backbone import Backbone, usable_device
+from model.backbone import Backbone, Engine, images_of, usable_device
 from model.calibration import calibrate
 from model.config import ModelConfig, RetinaConfig
 from model.deadleaves import dead_leaves
@@ -19,6 +19,7 @@ from model.weights import load_weights
 from tests.model.retinas import RANDOM, SMALL, SmallRetina, TrainedFiles
 
 PATCHES = dead_leaves(8, seed=77)
+ENGINES: tuple[Engine, Engine] = ("plain", "packed")
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +75,33 @@ def test_two_builds_from_one_seed_give_the_same_bits(small: SmallRetina, alone: 
 
 
 def test_nothing_in_it_learns(small: SmallRetina) -> None:
-    net = small.retina.backbone.net
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    small.retina.features(PATCHES)
-    assert not net.training
-    assert list(net.parameters())
-    assert not [name for name, parameter in net.named_parameters() if parameter.requires_grad]
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    for engine in ENGINES:
+        network = Retina(SMALL, RANDOM, small.calibration, seed=0, engine=engine).backbone.network
+        before = [weight.clone() for weight in network.weights()]
+        assert len(before) == 53
+        assert not [weight for weight in network.weights() if weight.requires_grad]
+        network(images_of(PATCHES, torch.device("cpu")))
+        assert all(torch.equal(one, other) for one, other in zip(before, network.weights(), strict=True))
+
+
+def test_packed_weights_are_the_same_network(small: SmallRetina, alone: np.ndarray) -> None:
+    plain, packed = (Retina(SMALL, RANDOM, small.calibration, seed=0, engine=engine) for engine in ENGINES)
+    for one, other in zip(plain.backbone.network.weights(), packed.backbone.network.weights(), strict=True):
+        assert torch.equal(one, other)
+    assert (plain.describe()["engine"], packed.describe()["engine"]) == ENGINES
+    seen = plain.backbone.pooled(PATCHES)
+    np.testing.assert_allclose(packed.backbone.pooled(PATCHES), seen, rtol=0.0, atol=5e-5 * np.abs(seen).max())
+    np.testing.assert_allclose(alone, plain.features(PATCHES), rtol=0.0, atol=1e-3 * np.abs(alone).max())
+
+
+def test_packed_features_have_the_same_bits_on_any_number_of_threads(small: SmallRetina, alone: np.ndarray) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            np.testing.assert_array_equal(small.retina.features(PATCHES), alone)
+    finally:
+        torch.set_num_threads(before)
 
 
 def pooled_by_torchvision(tensors: dict[str, Tensor], patches: np.ndarray) -> np.ndarray:

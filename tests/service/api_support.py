@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ class Desk:
         elif self.refusal is not None:
             raise self.refusal
         elif call.request["op"] == "embed":
-            call.answer({"embedding": [0.0, 1.0]})
+            call.answer({"embeddings": [[float(i), 1.0] for i, _ in enumerate(call.request["patches"])]})
         else:
             call.answer(self.result)
 
@@ -166,6 +167,33 @@ def working(folder: Path, **changed: Any) -> Iterator[Desk]:
             server.stop()
 
 
+class Declared:
+    """Holds every answer of a call in the OpenAPI document against it: status, content type and the refusal's code."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._calls = [
+            (method.upper(), re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) + "$"), call)
+            for path, methods in document["paths"].items()
+            for method, call in methods.items()
+        ]
+
+    def __call__(self, response: httpx.Response) -> None:
+        method, path = response.request.method, response.request.url.path
+        for known, pattern, call in self._calls:
+            if known == method and pattern.match(path):
+                self._hold(f"{method} {path}", call["responses"], response)
+
+    def _hold(self, name: str, declared: dict[str, Any], response: httpx.Response) -> None:
+        status = str(response.status_code)
+        assert status in declared, f"{name} answered {status}, which it does not declare"
+        media_type = response.headers["content-type"].partition(";")[0]
+        content = declared[status]["content"]
+        assert media_type in content, f"{name} answered {status} as {media_type}; it declares {set(content)}"
+        if status[0] not in "23":
+            code = json.loads(response.read())["code"]
+            assert code in content[media_type]["examples"], f"{name} refused with {code}, which it does not declare"
+
+
 @contextmanager
 def interface(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     """The HTTP interface on ``folder``, served as it ships but in a thread, and a client of it."""
@@ -178,7 +206,9 @@ def interface(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     thread.start()
     try:
         wait_until(lambda: server.started, 10.0, "the interface")
-        with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=30.0) as client:
+        held = {"response": [Declared(app.openapi())]}
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=url, timeout=30.0, event_hooks=held) as client:
             yield client
     finally:
         server.should_exit = True

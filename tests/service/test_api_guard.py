@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,8 +138,8 @@ def test_what_is_no_json_is_refused(site: Site) -> None:
 
 
 def test_what_the_worker_refuses_is_told_as_it_says(site: Site) -> None:
-    site.desk.refusal = RequestRefused(409, "last_good_checkpoint", "c1 is the only good one")
-    body = problem(site.call("DELETE", "/v1/checkpoints/c1"), 409, "last_good_checkpoint")
+    site.desk.refusal = RequestRefused(409, "last_checkpoint", "c1 is the only good one")
+    body = problem(site.call("DELETE", "/v1/checkpoints/c1"), 409, "last_checkpoint")
     assert body["detail"] == "c1 is the only good one"
     problem(site.call("POST", "/v1/streams/nobody/reset", {}), 404, "unknown_stream")
 
@@ -284,12 +285,49 @@ def test_a_wrong_content_length_is_no_crash(site: Site) -> None:
 
 
 def test_every_answer_has_the_headers_that_keep_a_browser_in_check(site: Site) -> None:
-    for path in ("/", "/docs", "/v1/streams", "/nothing", "/livez"):
-        headers = site.call("GET", path).headers
+    answers = [site.call("GET", path) for path in ("/", "/docs", "/v1/streams", "/nothing", "/livez", "/login")]
+    answers += [site.call("PUT", "/livez"), site.call("GET", "/v1/streams", Host="elsewhere")]
+    site.desk.result = {"checkpoint": None}  # nonsense from the worker: the interface's own fault shows
+    answers.append(site.call("POST", "/v1/checkpoints", {}))
+    assert [got.status_code for got in answers] == [200, 200, 200, 404, 200, 303, 405, 403, 500]
+    for got in [*answers, no_http(site)]:
+        headers = got.headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["referrer-policy"] in ("no-referrer", "same-origin")
+        assert headers["cache-control"] == "no-store"
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy or "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "base-uri 'none'" in policy
+        assert "form-action" in policy
+        assert not re.search(r"https?:|\*|unsafe-eval|script-src[^;]*unsafe-inline", policy)
         assert "server" not in headers
+    for got in answers[3:4] + answers[6:]:
+        assert got.headers["content-type"] == "application/problem+json"
+
+
+def test_a_method_there_is_not_is_told_those_there_are(site: Site) -> None:
+    for path, there in (
+        ("/v1/streams/s1", "GET, DELETE"),
+        ("/v1/model", "GET, PATCH"),
+        ("/v1/embed", "POST"),
+        ("/", "GET"),
+    ):
+        got = site.call("PUT", path)
+        problem(got, 405, "method_not_allowed")
+        assert got.headers["allow"] == there
+
+
+def no_http(site: Site) -> httpx.Response:
+    """The answer to bytes that are no HTTP."""
+    with socket.create_connection(("127.0.0.1", site.client.base_url.port or 0), timeout=10.0) as plain:
+        plain.sendall(b"nonsense\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: plain.recv(65536), b"")).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    assert status.startswith("HTTP/1.1 400")
+    return httpx.Response(400, headers=[line.split(": ", 1) for line in lines], content=body)
 
 
 def encoded(kind: str) -> bytes:
@@ -298,7 +336,8 @@ def encoded(kind: str) -> bytes:
 
 def test_embed_takes_an_image_as_it_is_raw_or_in_json(site: Site) -> None:
     def asked() -> Any:
-        return site.desk.asked[-1]["patch"]
+        (patch,) = site.desk.asked[-1]["patches"]
+        return patch
 
     def json_body(encoding: str, data: bytes) -> dict[str, Any]:
         return {"patch": {"encoding": encoding, "height": 50, "width": 50, "data": base64.b64encode(data).decode()}}
@@ -318,6 +357,27 @@ def test_embed_takes_an_image_as_it_is_raw_or_in_json(site: Site) -> None:
     got = site.client.post("/v1/embed", content=encoded(".jpg"), headers={"Content-Type": "image/jpeg"})
     assert got.status_code == 200
     assert site.desk.commands() == []
+
+
+def wish(data: bytes, encoding: str = "png") -> dict[str, Any]:
+    return {"encoding": encoding, "height": 50, "width": 50, "data": base64.b64encode(data).decode()}
+
+
+def test_embed_takes_several_images_at_once(site: Site) -> None:
+    pictures = patches(64)
+    raw = [{"height": 50, "width": 50, "rgb": base64.b64encode(one.tobytes()).decode()} for one in pictures]
+    got = site.call("POST", "/v1/embed", {"patches": [wish(one.tobytes(), "raw") for one in pictures]})
+    assert got.json() == {"embeddings": [[float(i), 1.0] for i in range(64)]}
+    assert site.desk.asked[-1]["patches"] == raw, "in their order, the largest number of the largest kind"
+    mixed = [wish(encoded(".png")), wish(PATCH.tobytes(), "raw"), wish(encoded(".jpg"), "jpeg")]
+    assert len(site.call("POST", "/v1/embed", {"patches": mixed}).json()["embeddings"]) == 3
+    assert site.call("POST", "/v1/embed", {"patches": mixed[:1]}).json() == {"embeddings": [[0.0, 1.0]]}
+    asked = len(site.desk.asked)
+    wrong = problem(site.call("POST", "/v1/embed", {"patches": [*mixed, wish(b"no picture")]}), 422, "bad_patch")
+    assert wrong["detail"].startswith("patches.3: ")
+    for body in ({"patches": []}, {"patches": mixed * 22}, {"patches": mixed, "patch": mixed[0]}, {"patches": 3}):
+        problem(site.call("POST", "/v1/embed", body), 422, "invalid")
+    assert len(site.desk.asked) == asked, "nothing of it reaches the worker"
 
 
 def test_embed_names_what_is_wrong(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -123,6 +124,14 @@ def test_embedding_an_image_changes_nothing(running: Lab) -> None:
     assert len(first) == running.get("/v1/model")["embedding_size"]
     assert first == second, "the same picture, the same bits"
     assert np.isfinite(first).all()
+    told = [
+        {"encoding": "raw", "height": 50, "width": 50, "data": base64.b64encode(patch.tobytes()).decode()}
+        for patch in PATCHES[:3]
+    ]
+    many = running.http.post("/v1/embed", json={"patches": told}).json()["embeddings"]
+    assert many[0] == first
+    assert len({tuple(one) for one in many}) == 3
+    assert running.http.post("/v1/embed", json={"patches": told[::-1]}).json()["embeddings"] == many[::-1]
     assert running.get("/v1/streams/embed/embedding") == before
 
 

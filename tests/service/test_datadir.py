@@ -38,9 +38,11 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
     z = opened(data_dir)
     assert np.array_equal(opened(data_dir, threads=identity_of(data_dir)["threads"]), z)
     threads = int(identity_of(data_dir)["threads"]) + 1
+    compiled = ModelConfig.preset("default", gates="dense", dense_step="compiled")
     for refused, told in [
         ({"config": ModelConfig.preset("long")}, "preset default, not long"),
         ({"config": ModelConfig.preset("default", gates="dense")}, "gates two-point, not dense"),
+        ({"config": compiled}, "dense_step torch, not compiled"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"threads": threads}, f"threads {threads - 1}, not {threads}"),
     ]:
@@ -48,6 +50,23 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
             opened(data_dir, **refused)  # type: ignore[arg-type]
         assert "another --data-dir" in str(caught.value)
         assert caught.value.exit_code == 3
+
+
+def test_one_made_before_the_retina_was_packed_goes_on_as_it_was(data_dir: Path) -> None:
+    assert identity_of(data_dir)["engine"] == "packed"
+    packed = opened(data_dir)
+    older = {key: value for key, value in identity_of(data_dir).items() if key != "engine"}
+    with closing(Journal(data_dir / "rjepa.db")) as journal:
+        journal.put_meta("identity", json.dumps(older))
+    plain = opened(data_dir)
+    assert identity_of(data_dir) == older, "its checkpoints tell the same, and stay good"
+    np.testing.assert_allclose(plain, packed, rtol=0.0, atol=1e-3 * np.abs(packed).max())
+    told = Settings(data_dir=data_dir)
+    with closing(DataDirectory(data_dir)) as directory, closing(Journal(directory.database)) as journal:
+        retina, _ = open_retina(
+            directory, journal, ModelConfig.preset("default"), parse_weights("random"), told, lambda *_: None
+        )
+    assert retina.describe()["engine"] == "plain"
 
 
 def identity_of(path: Path) -> dict[str, object]:

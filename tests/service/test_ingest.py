@@ -16,6 +16,8 @@ import zmq
 
 from clients.wire import Learned, ModelOffer
 from service.access import Access, Authenticator, secure_server
+from service.alarms import Alarms
+from service.dropped import Drops
 from service.ingest import Ingest, configure
 from service.journal import Journal
 from tests.helpers import PlainClient, fixation_body, patches, wait_until
@@ -72,6 +74,7 @@ def open_door(tmp_path: Path) -> Iterator[Callable[[], Door]]:
                 Access.load(tmp_path / "access"),
                 ModelOffer(name="rjepa", embedding_size=256),
                 on_append=lambda: grown.append(None),
+                on_dropped=Drops(journal, Alarms(journal)).heard,
                 on_end=lambda: None,
             )
             ingest.start()
@@ -411,7 +414,10 @@ def test_a_key_writes_its_own_streams_only(tmp_path: Path) -> None:
         secure_server(router, access)
         address = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
         offer = ModelOffer(name="rjepa", embedding_size=256)
-        ingest = Ingest(router, journal, access, offer, on_append=lambda: None, on_end=lambda: None)
+        ingest = Ingest(
+            router, journal, access, offer,
+            on_append=lambda: None, on_dropped=lambda stream, dropped: None, on_end=lambda: None,
+        )  # fmt: skip
         ingest.start()
 
         def client(pair: tuple[bytes, bytes] | None) -> PlainClient:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from service.errors import DirectoryRefused, StorageFailed, StorageFull
-from service.history import lineage, patch_row, records_after_id, records_page
+from service.history import lineage, patch_row, records_after_id
 from service.journal import Admitted, Alarm, Forget, Journal, Result, Timeline, Turn
 from service.records import Record, pack
 from service.storage import open_reader
+from tests.service.histories import records_page
 
 
 @pytest.fixture

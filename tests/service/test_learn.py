@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import rjepa
-from clients.errors import OptionError
+from clients.errors import ClientError, OptionError
+from clients.settings import ReadingSettings
 from model import snapshot as snapshots
 from model.config import ModelConfig
 from model.epochs import META
@@ -29,6 +30,8 @@ from service.experiment_rows import digest
 from service.journal import Admitted, Journal
 from service.learn_sources import JournalSource
 from service.manifests import Folder
+from service.offline import recorded, recordings_in
+from tests.clients.made_recordings import PLACES, eyelink
 from tests.helpers import fixation_body, free_port, patches, run_rjepa, start_rjepa, wait_until
 
 CONFIG = ModelConfig.preset("default")
@@ -316,6 +319,31 @@ def test_recordings_by_the_command(made_directory: Path, tmp_path: Path, capsys:
         learn_cli.main([*again, "--min-confidence", "1", "--time-unit", "ns"])
     with pytest.raises(OptionError, match=r"--min-confidence: .*got '7'"):
         learn_cli.main([*again, "--min-confidence", "7"])
+
+
+def test_every_way_to_read_a_recording_is_there(tmp_path: Path) -> None:
+    """The options of `rjepa stream recording` that say how: by name, and by what becomes of an .asc of two eyes."""
+    flags = {action.dest for action in learn_cli._parser()._actions}
+    assert {"px_per_degree", "format", "eye", "video_message", "video_loop"} <= flags
+    assert set(ReadingSettings.model_fields) <= flags
+    made = eyelink(tmp_path)
+    picture = tmp_path / "board.png"
+    x: dict[str | None, float] = {}
+    for eye in (None, "left", "right"):
+        seen, dropped = recorded(picture, made.path, {"eye": eye, "min_confidence": None})
+        assert len(seen.patches) == len(PLACES)
+        assert not dropped
+        x[eye] = float(seen.gaze[1, 0])
+    assert x[None] == x["right"] == pytest.approx(PLACES[1][0], abs=1e-3), "the left one was lost for a while"
+    assert x["left"] == pytest.approx(PLACES[1][0] - 60 / 1680, abs=1e-3)
+    seen, _ = recorded(picture, made.path, {"video_message": "SYNCTIME", "detector": "tracker"})
+    assert len(seen.patches) == len(PLACES)
+    with pytest.raises(OptionError, match="none of the 2 messages"):
+        recorded(picture, made.path, {"video_message": "no such"})
+    with pytest.raises(ClientError, match=r"anna\.asc"):
+        recorded(picture, made.path, {"format": "tobii"})
+    picture.rename(tmp_path / "anna.png")
+    assert recordings_in(tmp_path) == [(tmp_path / "anna.png", made.path)]
 
 
 def test_patches_of_a_journal_are_seen_again(journal: Path, made_directory: Path, tmp_path: Path) -> None:

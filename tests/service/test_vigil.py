@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from service.alarms import STANDING_KINDS, Alarms
 from service.api.streams import alarms_on
+from service.dropped import Drops
 from service.errors import StorageFailed
 from service.journal import Journal
 from service.storage import open_reader
@@ -29,8 +31,10 @@ def on(folder: Path, stream: str | None = None) -> list[str]:
         return [alarm["kind"] for alarm in alarms_on(reader, stream)]
 
 
-def vigil(journal: Journal, folder: Path, room: int = 10**12) -> Vigil:
-    return Vigil(journal, Alarms(journal), folder, BOUNDS, room=lambda _: room)
+def vigil(journal: Journal, folder: Path, room: Callable[[Path], float] | float = 1e12, look_s: float = 1.0) -> Vigil:
+    alarms = Alarms(journal)
+    free = room if callable(room) else lambda _: room
+    return Vigil(journal, alarms, Drops(journal, alarms), folder, BOUNDS, room=free, look_s=look_s)  # type: ignore[arg-type]
 
 
 def test_lag(tmp_path: Path) -> None:
@@ -53,7 +57,7 @@ def test_lag(tmp_path: Path) -> None:
 def test_room_on_the_disk(tmp_path: Path) -> None:
     room = 2 * 10**9
     with life(tmp_path) as bench:
-        watch = Vigil(bench.journal, Alarms(bench.journal), tmp_path, BOUNDS, room=lambda _: room)
+        watch = vigil(bench.journal, tmp_path, lambda _: room)
         for room, expected in ((2e9, []), (0.9e9, ["disk_low"]), (1.05e9, ["disk_low"]), (1.2e9, [])):
             watch.look(0.0)
             assert on(tmp_path) == expected, room
@@ -132,7 +136,7 @@ def test_it_runs_until_it_is_stopped_and_survives_a_disk_that_is_gone(tmp_path: 
         return 0
 
     with closing(Journal(tmp_path / "rjepa.db")) as journal:
-        watch = Vigil(journal, Alarms(journal), tmp_path, BOUNDS, room=room, look_s=0.01)
+        watch = vigil(journal, tmp_path, room, look_s=0.01)
         watch.start()
         try:
             from tests.helpers import wait_until

@@ -21,11 +21,11 @@ import zmq
 from service.checkpoints import Checkpoints
 from service.control import ControlClient
 from service.errors import WorkerUnreachable
-from service.history import records_page
 from service.records import Record
 from service.storage import open_reader
 from tests.helpers import PlainClient, Running, free_port, patches, run_rjepa, start_rjepa, wait_until
 from tests.service.bench import same_bits
+from tests.service.histories import records_page
 
 PATCHES = patches(400)
 
@@ -274,7 +274,12 @@ def test_commands(shared: Working) -> None:
     assert len(embedding) == 256
     assert shared.ask("embed", z=z)["embedding"] == embedding, "it changes nothing"
     rgb = base64.b64encode(PATCHES[0].tobytes()).decode()
-    assert len(shared.ask("embed", patch={"height": 50, "width": 50, "rgb": rgb})["embedding"]) == 256
-    for wrong in ({"z": [0.0]}, {"z": ["a"] * 128}, {"z": [10**400] * 128}, {"patch": {"height": 50, "width": 50}}):
+    patch = {"height": 50, "width": 50, "rgb": rgb}
+    assert [len(one) for one in shared.ask("embed", patches=[patch] * 3)["embeddings"]] == [256] * 3
+    wrong_patches = ([], [patch] * 65, [patch, {"height": 50, "width": 50}], {}, 7)
+    for wrong in (
+        *({"z": z} for z in ([0.0], ["a"] * 128, [10**400] * 128)),
+        *({"patches": one} for one in wrong_patches),
+    ):
         assert shared.ask("embed", **wrong)["status"] == 422
     assert shared.ask("nonsense")["status"] == 422

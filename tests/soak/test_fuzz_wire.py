@@ -17,11 +17,10 @@ import zmq
 from clients import wire
 from clients.sender import Sender
 from clients.wire import ErrorCode, WireError
-from service.control import ControlClient
-from service.errors import WorkerUnreachable
 from service.patches import decode_patch
 from service.storage import open_reader
-from tests.helpers import PlainClient, Running, fixation_body, free_port, patches, start_rjepa, wait_until
+from tests.end_to_end.workers import working
+from tests.helpers import PlainClient, Running, fixation_body, patches
 from tests.soak.mutations import Frames, Mutator, png_bomb
 
 SEED = 20_260_105
@@ -117,19 +116,8 @@ class Live:
 
 @contextmanager
 def live(data_dir: Path, logs: Path) -> Iterator[Live]:
-    address = f"tcp://127.0.0.1:{free_port()}"
-    words = ["--data-dir", data_dir, "--weights", "random", "--ingest", address, "--checkpoint-every", "3600"]
-    with start_rjepa("worker", *words, "--publish", f"tcp://127.0.0.1:{free_port()}", logs=logs) as process:
-
-        def ready() -> bool:
-            assert process.alive(), process.stderr()[-3000:]
-            try:
-                return not ControlClient(data_dir).ask({"op": "status"}, timeout_s=30.0)["recovering"]
-            except WorkerUnreachable:
-                return False
-
-        wait_until(ready, 170.0, "the worker")
-        yield Live(process, address, data_dir)
+    with working(data_dir, logs, options=("--checkpoint-every", "3600")) as worker:
+        yield Live(worker.process, worker.ingest, data_dir)
 
 
 class Attacker:

@@ -1,0 +1,165 @@
+"""The dense step's one pass, compiled by numba when the learner is made: no compiler is needed on the machine.
+
+The formulas are those of model/one_pass.py, a row at a time, so that memory is read and written once. Rows don't depend
+on each other and are split over the threads: the same bits for any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.errors import ModelError
+from model.optimiser import Rule
+
+if TYPE_CHECKING:
+    from model.one_pass import Known, Segment
+
+Row = Any
+"""Of one weight, of one unit: a vector."""
+One = Any
+"""A number, of the vectors' type."""
+
+_NOTHING, _SGD, _ADAM = range(3)
+_TOGETHER = 8
+"""Rows that take turns at a weight, so that what is read lies in fewer and longer stretches."""
+_FREE = {"contract", "reassoc", "nsz"}
+"""Rounding may differ; what is not a number must stay so, for it is looked for."""
+_FLAT: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def _learn(h: Row, c: Row, w: Row, dh: One, dc: One, rate: One) -> One:
+    """Plain gradient descent of one weight's row: sum dw^2."""
+    squares = rate - rate  # zero, of their type
+    for j in range(h.shape[0]):
+        d = rate * (dh * h[j] + dc * c[j])
+        w[j] -= d
+        squares += d * d
+    return squares
+
+
+def _learn_adam(h: Row, c: Row, w: Row, m: Row, v: Row, dh: One, dc: One, rate: One, numbers: Row) -> One:
+    """Adam of one weight's row: sum dw^2. ``numbers``: as :class:`Compiled` lays them out, 0 the last."""
+    keep_m, new_m, keep_v, new_v, root, epsilon = numbers[:6]
+    squares = numbers[7]
+    for j in range(h.shape[0]):
+        g = dh * h[j] + dc * c[j]
+        mj = keep_m * m[j] + new_m * g
+        vj = keep_v * v[j] + new_v * (g * g)
+        m[j] = mj
+        v[j] = vj
+        d = rate * mj / (np.sqrt(vj) * root + epsilon)
+        w[j] -= d
+        squares += d * d
+    return squares
+
+
+def _advance(h: Row, c: Row, a: Any, fh: One, fc: One, source: Row, limit: One) -> int:
+    """S <- A S + factors source of one weight's row; how many numbers pass the limit or are none."""
+    hh, hc, ch, cc = a[0, 0], a[0, 1], a[1, 0], a[1, 1]
+    over = 0
+    for j in range(h.shape[0]):
+        x = source[j]
+        nh = hh * h[j] + hc * c[j] + fh * x
+        nc = ch * h[j] + cc * c[j] + fc * x
+        h[j] = nh
+        c[j] = nc
+        over += (not abs(nh) <= limit) | (not abs(nc) <= limit)
+    return over
+
+
+def _make(dtype: Any) -> Callable[..., None]:
+    """The pass over some rows, for float32 or float64."""
+    try:
+        import numba
+    except ModuleNotFoundError:
+        raise ModelError(
+            "dense_step 'compiled' needs numba: pip install 'rjepa[fast]', or say dense_step torch"
+        ) from None
+    made = numba.njit(fastmath=_FREE, error_model="numpy")
+    learn, learn_adam, advance = made(_learn), made(_learn_adam), made(_advance)
+
+    def rows(
+        first: int, last: int, values: Any, w: Row, m: Row, v: Row, table: Any, rates: Row, factors: Any, sources: Any,
+        jacobian: Any, back: Any, numbers: Row, how: int, squares: Row, past: Any,
+    ) -> None:  # fmt: skip
+        for begin in range(first, last, _TOGETHER):
+            end = min(begin + _TOGETHER, last)
+            squares[begin:end] = 0
+            past[begin:end] = 0
+            for s in range(table.shape[0]):
+                column, width, place = table[s]
+                x, rate, limit = sources[s, :width], rates[s], numbers[6]
+                for i in range(begin, end):
+                    h, c = values[i, 0, column : column + width], values[i, 1, column : column + width]
+                    a, b = place + i * width, place + (i + 1) * width
+                    dh, dc = back[0, i], back[1, i]
+                    if place >= 0 and how == 2:
+                        squares[i] += learn_adam(
+                            h, c, w[a:b], m[a:b], v[a:b], back[0, i], back[1, i], rates[s], numbers
+                        )
+                    elif place >= 0 and how == 1:
+                        squares[i] += learn(h, c, w[a:b], dh, dc, rate)
+                    past[i] += advance(h, c, jacobian[i], factors[s, 0, i], factors[s, 1, i], x, limit)
+            for i in range(begin, end):
+                if past[i] > 0:
+                    values[i] = 0
+
+    real = numba.from_dtype(np.dtype(dtype))
+    vector, matrix, cube = real[::1], real[:, ::1], real[:, :, ::1]
+    whole, counts = numba.int64, numba.int64[:, ::1]
+    signature = numba.void(
+        whole, whole, cube, vector, vector, vector, counts, vector, cube, matrix, cube, matrix, vector, whole,
+        vector, whole[::1],
+    )  # fmt: skip
+    return numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
+
+
+_made = lru_cache(maxsize=None)(_make)
+
+
+class Compiled:
+    """A :class:`model.one_pass.Kernel` on the CPU. Raises :class:`ModelError` without numba, or elsewhere."""
+
+    def __init__(self, segments: list[Segment], flat: Tensor, moments: dict[str, Tensor]) -> None:
+        if flat.device.type != "cpu":
+            raise ModelError(f"dense_step 'compiled' is for the CPU, not for {flat.device.type}: say dense_step torch")
+        self._type = _FLAT[flat.dtype]
+        self._rows = _made(self._type)
+        self._flat = flat.numpy()
+        nothing = np.zeros(1, self._type)
+        self._m = moments["m"].numpy() if moments else nothing
+        self._v = moments["v"].numpy() if moments else nothing
+        self._table = np.array([[part.column, part.width, part.place] for part in segments], np.int64)
+        self._numbers = np.zeros(8, self._type)
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="dense-step")
+
+    def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:
+        """See :class:`model.one_pass.Kernel`."""
+        units = values.shape[0]
+        how, back, rates = _NOTHING, known.jacobian[:, 0].t(), known.rates
+        self._numbers[6] = limit
+        if rule is not None and known.back is not None:
+            how, back, rates = _ADAM if rule.adam else _SGD, known.back, [rate * rule.scale for rate in rates]
+            keep_m, keep_v = rule.keep_m, rule.keep_v
+            self._numbers[:6] = keep_m, 1.0 - keep_m, keep_v, 1.0 - keep_v, rule.root, rule.epsilon
+        squares, past = np.empty(units, self._type), np.empty(units, np.int64)
+        told = (
+            values.numpy(), self._flat, self._m, self._v, self._table, np.array(rates, self._type),
+            known.factors.numpy(), known.sources.numpy(), known.jacobian.numpy(), back.contiguous().numpy(),
+            self._numbers, how, squares, past,
+        )  # fmt: skip
+        ends = [units * part // self._threads for part in range(self._threads + 1)]
+        others = [self._pool.submit(self._rows, first, last, *told) for first, last in pairwise(ends[1:])]
+        self._rows(0, ends[1], *told)
+        for other in others:
+            other.result()
+        return float(squares.sum(dtype=np.float64)), int((past > 0).sum())

@@ -1,0 +1,43 @@
+"""A batch of fixations into the journal: a few statements however many there are."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.journal import Admitted
+
+_FIXATION = "INSERT INTO journal (id, time, kind, stream, seq, body, digest) VALUES (?, ?, 'fixation', ?, ?, ?, ?)"
+_LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
+"""The highest id there ever was: AUTOINCREMENT keeps it, whoever chose the id."""
+_MOVE = (
+    "UPDATE streams SET next_seq = next_seq + ?, last_time = ?, padded = padded + ?,"
+    " frame_deg_assumed = frame_deg_assumed + ? WHERE name = ? AND next_seq = ?"
+)
+
+
+def append_fixations(connection: sqlite3.Connection, batch: Sequence[Admitted]) -> None:
+    """Within a transaction: the fixations, their patches and their streams' places.
+
+    Raises sqlite3.IntegrityError where a seq is not its stream's next.
+    """
+    _move_cursors(connection, batch)
+    ((last,),) = connection.execute(_LAST_ID).fetchall()
+    numbered = list(enumerate(batch, last + 1))
+    connection.executemany(_FIXATION, ((n, f.time_s, f.stream, f.seq, f.body, f.digest) for n, f in numbered))
+    connection.executemany("INSERT INTO patches (id, bytes) VALUES (?, ?)", ((n, f.patch) for n, f in numbered))
+
+
+def _move_cursors(connection: sqlite3.Connection, batch: Sequence[Admitted]) -> None:
+    streams: dict[str, list[Admitted]] = {}
+    for fixation in batch:
+        streams.setdefault(fixation.stream, []).append(fixation)
+    for stream, new in streams.items():
+        first = new[0].seq
+        padded, assumed = sum(f.padded for f in new), sum(f.frame_deg_assumed for f in new)
+        moved = connection.execute(_MOVE, (len(new), new[-1].time_s, padded, assumed, stream, first))
+        wrong = first if moved.rowcount != 1 else next((f.seq for n, f in enumerate(new, first) if f.seq != n), None)
+        if wrong is not None:
+            raise sqlite3.IntegrityError(f"seq {wrong} of {stream} is not its next")

@@ -1,0 +1,58 @@
+"""Things timed side by side: a round lets each run in turn, so that what else the machine does falls on all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+_LEAST_S = 0.004
+"""Of one sample: what is shorter is repeated in it."""
+_ENOUGH = 3
+"""Samples after which what takes long is let off."""
+
+
+@dataclass
+class Timed:
+    """One of them; ``run`` does it ``per_run`` times."""
+
+    name: str
+    run: Callable[[], object]
+    per_run: int = 1
+    samples: list[float] = field(default_factory=list)
+    """Seconds of one time each."""
+    spent_s: float = 0.0
+
+    @property
+    def median_s(self) -> float:
+        """Of one time."""
+        return statistics.median(self.samples)
+
+    def sample(self, wait: Callable[[], None]) -> None:
+        """Run it, long enough for the clock; ``wait`` until the device has done it."""
+        wait()
+        runs, begun, now = 0, time.perf_counter(), 0.0
+        while now < _LEAST_S:
+            self.run()
+            runs += 1
+            wait()
+            now = time.perf_counter() - begun
+        self.samples.append(now / (runs * self.per_run))
+        self.spent_s += now
+
+
+def side_by_side(timed: list[Timed], *, repeats: int, most_s: float, device: str, told: Callable[[], object]) -> None:
+    """``repeats`` rounds; one that has used up ``most_s`` seconds sits out, once it has three samples."""
+    wait = torch.cuda.synchronize if device == "cuda" else _nothing
+    for _ in range(repeats):
+        for each in timed:
+            if each.spent_s < most_s or len(each.samples) < _ENOUGH:
+                each.sample(wait)
+        told()
+
+
+def _nothing() -> None:
+    return

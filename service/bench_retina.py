@@ -1,0 +1,199 @@
+"""``rjepa bench retina``: the frozen network alone, as it ships, beside onnxruntime and openvino on the same patches.
+
+One pass of each batch shape, by turns; what is told are medians. The rivals compute in float32 like the retina, with
+as many threads, from one ONNX export of the same folded network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from model.backbone import PATCH_PX, Backbone, PlainNetwork, images_of, same_bits
+from model.config import ModelConfig
+from model.deadleaves import dead_leaves
+from model.weights import Weights, load_weights, parse_weights
+from service.bench_clock import Timed, side_by_side
+from service.bench_record import Found
+from service.errors import BenchRefused
+from service.experiment_rows import as_markdown, as_text
+from service.learn_directory import retina_threads
+
+SHAPES = (1, 2, 4, 8, 16, 32)
+SECONDS = 4.0
+MOST_ROUNDS = 500
+RIVALS = ("onnxruntime", "openvino")
+Pass = Callable[[], NDArray[np.float32]]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which shapes, beside whom."""
+    parser.add_argument(
+        "--shapes", type=int, nargs="+", default=list(SHAPES), metavar="B", help=f"patches of one pass ({SHAPES})"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="S", help=f"of measuring for each line ({SECONDS:g})"
+    )
+    parser.add_argument(
+        "--rivals", nargs="*", choices=RIVALS, default=list(RIVALS), help="beside whom (both; nothing: nobody)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> Found:
+    """One row for each batch shape and number of threads. Raises :class:`BenchRefused` where a rival is missing."""
+    for name in arguments.rivals:
+        if importlib.util.find_spec(name) is None or importlib.util.find_spec("onnxscript") is None:
+            raise BenchRefused(f"{name} is not installed: pip install 'rjepa[bench]', or say --rivals with nothing")
+    each = [arguments.threads] if arguments.threads is not None else sorted({1, retina_threads()})
+    weights = load_weights(parse_weights("random"), seed=0)
+    before, rows = torch.get_num_threads(), []
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), same_bits():
+        exported = _export(weights, Path(folder) / "retina.onnx") if arguments.rivals else None
+        bar = tqdm(total=len(each) * len(arguments.shapes), desc="retina", unit="shape", disable=arguments.quiet)
+        with bar:
+            for threads in each:
+                torch.set_num_threads(threads)
+                for shape in arguments.shapes:
+                    rows.append(_row(weights, exported, arguments, threads, shape))
+                    bar.update()
+    torch.set_num_threads(before)
+    return {"device": arguments.device, "rows": rows}
+
+
+def told(found: Found, *, markdown: bool) -> str:
+    """One line for each batch shape and number of threads."""
+    rivals = [name for name in RIVALS if name in found["rows"][0]["pass_ms"]]
+    heading = ["threads", "patches of a pass", "a pass, ms", "a patch, ms", "plain torch, ms", *rivals]
+    lines = [[*heading, "to the best", "largest difference"] if rivals else heading]
+    for row in found["rows"]:
+        took = row["pass_ms"]
+        line = [str(row["threads"]), str(row["shape"]), f"{took['packed']:.1f}"]
+        line += [f"{took['packed'] / row['shape']:.2f}", f"{took['plain']:.1f}"]
+        if rivals:
+            line += [f"{took[name]:.1f}" for name in rivals]
+            line += [f"{row['ratio']:.2f}", f"{row['difference']:.0e}"]
+        lines.append(line)
+    return as_markdown(lines) if markdown else as_text(lines)
+
+
+def _row(
+    weights: Weights, exported: Path | None, arguments: argparse.Namespace, threads: int, shape: int
+) -> dict[str, Any]:
+    patches = dead_leaves(shape, seed=4)
+    images = images_of(patches, torch.device(arguments.device))
+    passes = {name: _ours(weights, images, name, arguments.device) for name in ("packed", "plain")}
+    if exported is not None:
+        on_cpu = np.ascontiguousarray(images.cpu().numpy())
+        makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+        passes |= {name: makers[name](exported, on_cpu, threads) for name in arguments.rivals}
+    mine = passes["packed"]()
+    largest = max((float(np.abs(passes[name]() - mine).max()) for name in arguments.rivals), default=0.0)
+    took = _medians_ms(passes, arguments.seconds, arguments.device)
+    row: dict[str, Any] = {"threads": threads, "shape": shape, "pass_ms": took}
+    if arguments.rivals:
+        row["ratio"] = took["packed"] / min(took[name] for name in arguments.rivals)
+        row["difference"] = largest / float(np.abs(mine).max())
+    return row
+
+
+def encoder_pass_ms(seconds: float = 2.0) -> float:
+    """One pass of the default retina at its batch shape, with the threads of a new directory; the median."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(retina_threads())
+    shape = ModelConfig.preset("default").retina.batch_shape
+    weights = load_weights(parse_weights("random"), seed=0)
+    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device="cpu")
+    patches = dead_leaves(shape, seed=4)
+    took = _medians_ms({"pass": lambda: backbone.pooled(patches)}, seconds, "cpu")["pass"]
+    torch.set_num_threads(before)
+    return took
+
+
+def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[str, float]:
+    """Of each, by turns for about ``seconds``, after one that is not counted."""
+    timed = [Timed(name, each) for name, each in passes.items()]
+    for each in timed:
+        each.run()
+    side_by_side(timed, repeats=MOST_ROUNDS, most_s=seconds / len(timed), device=device, told=lambda: None)
+    return {each.name: 1000.0 * each.median_s for each in timed}
+
+
+def _ours(weights: Weights, images: Tensor, engine: Any, device: str) -> Pass:
+    network = Backbone(weights, {}, stages="all", batch_shape=len(images), device=device, engine=engine).network
+
+    def run_it() -> NDArray[np.float32]:
+        pooled: NDArray[np.float32] = torch.cat(network(images), dim=1).cpu().numpy()
+        return pooled
+
+    return run_it
+
+
+class _Exported(nn.Module):
+    """What is exported: images in, pooled activities out."""
+
+    def __init__(self, network: PlainNetwork) -> None:
+        super().__init__()
+        self.net = network.net
+        self._network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(self._network(images), dim=1)
+
+
+def _export(weights: Weights, path: Path) -> Path:
+    """The folded network as ONNX, for any number of patches."""
+    network = Backbone(weights, {}, stages="all", batch_shape=2, device="cpu", engine="plain").network
+    assert isinstance(network, PlainNetwork)
+    example = torch.zeros(2, 3, PATCH_PX, PATCH_PX)
+    any_number = {"images": {0: torch.export.Dim("patches", min=1, max=256)}}
+    with warnings.catch_warnings(), torch.inference_mode(False):
+        warnings.simplefilter("ignore")  # the exporter's own, about its future
+        torch.onnx.export(
+            _Exported(network).eval(), (example,), path,
+            dynamo=True, verbose=False, input_names=["images"], dynamic_shapes=any_number,
+        )  # fmt: skip
+    return path
+
+
+def _onnxruntime(path: Path, images: NDArray[np.float32], threads: int) -> Pass:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: images}
+
+    def run_it() -> NDArray[np.float32]:
+        pooled: NDArray[np.float32] = session.run(None, given)[0]
+        return pooled
+
+    return run_it
+
+
+def _openvino(path: Path, images: NDArray[np.float32], threads: int) -> Pass:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(images.shape))
+    how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    request = core.compile_model(model, "CPU", how | {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+
+    def run_it() -> NDArray[np.float32]:
+        pooled: NDArray[np.float32] = request.infer([images])[0]
+        return pooled
+
+    return run_it

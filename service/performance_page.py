@@ -1,0 +1,45 @@
+"""The numbers of docs/performance.md, from docs/performance/*.json: ``python -m service.performance_page``.
+
+Between ``<!-- bench NAME -->`` and ``<!-- end -->`` stand the command, the date, the machine and the tables of
+NAME.json, as ``rjepa bench --json`` kept them; the rest of the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from service.bench_cli import module_of
+from service.bench_record import machine_told
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+NOT_MEASURED = "Not measured."
+PART = re.compile(r"(<!-- bench ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def page(text: str, folder: Path) -> str:
+    """``text`` with every part as the numbers in ``folder`` have it. Raises OSError, ValueError or LookupError."""
+
+    def fresh(found: re.Match[str]) -> str:
+        path = folder / f"{found[2]}.json"
+        return f"{found[1]}\n{_told(path) if path.exists() else NOT_MEASURED}\n\n{found[3]}"
+
+    return PART.sub(fresh, text)
+
+
+def _told(path: Path) -> str:
+    held = json.loads(path.read_text())
+    tables = module_of(held["bench"]).told(held, markdown=True)
+    return f"`{held['command']}`: {machine_told(held)}\n\n{tables}"
+
+
+def main() -> int:
+    """Write the page anew."""
+    PAGE.write_text(page(PAGE.read_text(), PAGE.with_suffix("")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

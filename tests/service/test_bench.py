@@ -1,0 +1,147 @@
+"""The benchmarks measure what they say: their load loses nothing, their tables tell what was kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from model.diagnostics import Diagnostics
+from service import bench_diagnostics, bench_ingest, bench_pipeline, bench_retina, bench_size
+from service.bench_cli import BENCHMARKS, module_of
+from service.bench_load import Load, Took, percentiles
+from service.bench_record import record
+from service.bench_worker import BenchWorker
+from service.errors import BenchRefused
+from service.performance_page import NOT_MEASURED, PAGE, PART, page
+from service.storage import open_reader
+
+
+def options(name: str, *words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module_of(name).add_options(parser)
+    return argparse.Namespace(
+        **vars(parser.parse_args(words)), threads=None, device="cpu", quiet=True, json=None, markdown=False
+    )
+
+
+def test_viewers_look_on_while_their_worker_dies_and_nothing_of_theirs_is_lost(data_dir: Path) -> None:
+    with BenchWorker(data_dir) as worker, Load(worker.address) as load:
+        worker.ready()
+        viewers = load.add(2, 8.0)
+        span = load.run(1.5)
+        before = load.took(viewers, span)
+        assert 8 <= len(before) <= 40
+        worker.kill()
+        worker.start()
+        load.run(1.0)
+        load.pace(viewers, 0.0)
+        recorded = load.add_import(4)
+        load.run(150.0, until=lambda: recorded.learned >= 10)
+        assert 10 < recorded.next_seq <= recorded.learned + 5, "it goes on, and never further ahead than it may"
+        recorded.ahead = 0
+        load.settle()
+        for viewer in load.viewers:
+            assert len(viewer.took) == viewer.next_seq == viewer.learned + 1
+            assert all(0.0 < took.durable_ms <= took.learned_ms for took in viewer.took)
+        used = worker.used()
+        assert used is None or (used.cpu_s > 0.0 and used.resident_mb > 100.0)
+        with closing(open_reader(data_dir / "rjepa.db")) as reader:
+            held = {row[0]: row[1] for row in reader.execute("SELECT stream, count(*) FROM records GROUP BY stream")}
+        assert held == {viewer.name: viewer.next_seq for viewer in load.viewers}
+        assert 1e4 < worker.disk_bytes() < 1e8
+
+
+def test_a_worker_that_does_not_start_is_told(tmp_path: Path) -> None:
+    with BenchWorker(tmp_path / "data", "--preset", "none") as worker, pytest.raises(BenchRefused, match="--preset"):
+        worker.ready()
+
+
+def test_percentiles_are_of_every_fixation() -> None:
+    row = percentiles([Took(0.0, float(n), 2.0 * n) for n in range(101)])
+    assert row == {
+        "count": 101,
+        "durable_ms": {"p50": 50.0, "p99": 99.0, "worst": 100.0},
+        "learned_ms": {"p50": 100.0, "p99": 198.0, "worst": 200.0},
+    }
+
+
+def test_ingest_is_measured_through_the_door() -> None:
+    found = record("ingest", "rjepa bench ingest", bench_ingest.run(options("ingest", "--fixations=40", "--rounds=1")))
+    (row,) = json.loads(json.dumps(found))["rounds"]
+    assert row["door"] > 0.0
+    assert row["sqlite"] > 0.0
+    assert 1 <= row["group"] <= 40
+    assert f"{row['door'] / row['sqlite']:.2f}" in bench_ingest.told(found, markdown=True)
+
+
+def test_the_retina_is_measured_by_itself() -> None:
+    found = bench_retina.run(options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1"))
+    assert [row["shape"] for row in found["rows"]] == [1] * len(found["rows"])
+    assert all(set(row["pass_ms"]) == {"packed", "plain"} for row in found["rows"])
+    assert len(bench_retina.told(found, markdown=True).splitlines()) == 2 + len(found["rows"])
+
+
+def test_bytes_are_those_of_the_learner() -> None:
+    found = bench_size.run(options("size", "--units", "128"))
+    two_point, modular, dense = found["rows"]
+    assert 0 < two_point["stream"] < modular["stream"] < dense["stream"]
+    assert all(row["shared"] > 0 for row in found["rows"])
+
+
+def test_the_sampler_names_the_measure_a_thread_is_at() -> None:
+    seen: list[str | None] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code is Diagnostics._of.__code__:
+            seen.append(bench_diagnostics._measure(frame))
+
+    assert bench_diagnostics._measure(sys._current_frames()[threading.get_ident()]) is None
+    sys.setprofile(trace)
+    try:
+        found = bench_diagnostics.run(options("diagnostics", "--fixations", "300"))
+    finally:
+        sys.setprofile(None)
+    assert set(seen) == {"diagnostics"}
+    assert found["samples"]
+    assert set(found["samples"]) <= set(bench_diagnostics.MEASURES)
+
+
+def pipeline_found() -> dict[str, object]:
+    took = percentiles([Took(0.0, 5.0, 50.0), Took(0.0, 6.0, 60.0)])
+    beside = {"alone": took, "beside": took, "what": "WHAT"}
+    again = {"again": 7, "durable_s": 1.0, "ready_s": 2.0, "caught_up_s": 3.0}
+    return {
+        "pass_ms": 25.0, "rate_hz": 4.0,
+        "load": [{"streams": 16, **took, "cores": None, "resident_mb": None, "disk_bytes": 20_000}],
+        "rate": {"limit_ms": 250.0, "highest_hz": 80.0, "tries": [{"rate_hz": 80.0, **took}]},
+        "checkpoint": [beside], "import": [beside],
+        "recovery": [{**again, "worst_durable_s": 4.0, "worst_learned_s": 5.0}],
+    }  # fmt: skip
+
+
+def test_the_pipeline_tells_every_part_it_measured() -> None:
+    told = bench_pipeline.told(pipeline_found(), markdown=True)
+    for word in ("| 16 | 64 | 2 |", "| 2.4 |", "| 10.0 | 2.30 |", "| 80 | 20 |", "the highest", "| import |", "| 7 |"):
+        assert word in told, word
+
+
+def test_the_page_is_as_the_numbers_have_it() -> None:
+    text = PAGE.read_text()
+    assert page(text, PAGE.with_suffix("")) == text, "make docs"
+
+
+def test_the_page_tells_every_benchmark_and_says_what_was_not_measured(tmp_path: Path) -> None:
+    named = {found[2] for found in PART.finditer(PAGE.read_text())}
+    assert set(BENCHMARKS) <= named
+    untold = page(PAGE.read_text(), tmp_path)
+    assert untold.count(NOT_MEASURED) == len(PART.findall(untold))
+    kept = {"bench": "size", **record("size", "rjepa bench size", {"rows": []})}
+    (tmp_path / "size.json").write_text(json.dumps(kept))
+    assert "`rjepa bench size`" in page(PAGE.read_text(), tmp_path)
