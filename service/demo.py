@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         _wait_ready(base, serve, stop)
         if stop.is_set():
             return 0
-        print(f"\n  {base}/    the loss curve while it learns\n", flush=True)
+        print(f"\n  {base}/    the dashboard: look on while it learns\n", flush=True)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         log = settings.data_dir / "demo-stream.log"
         with log.open("wb") as log_file, _child("stream", *_stream_words(settings), stderr=log_file) as client:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from service.access import Access
 from service.api import (
+    assets,
     checkpoints,
     diagnostics,
     docs,
@@ -32,6 +33,7 @@ from service.api import (
     problems,
     records,
     streams,
+    trajectory,
 )
 from service.api.broadcast import Broadcast
 from service.api.error_history import ErrorHistory
@@ -77,10 +79,13 @@ def create_app(settings: Settings, access: Access) -> FastAPI:
         sessions=sessions,
         rates=Rates(settings.request_rate),
     )
-    for resource in (health, metrics, model, streams, embedding, records, patch, embed, checkpoints, diagnostics):
+    for resource in (health, metrics, model, streams, embedding, records, trajectory, patch, embed):
         app.include_router(resource.router(site))
-    for drawn in (loss, page):
-        app.include_router(drawn.router(site, history))
+    for resource in (checkpoints, diagnostics):
+        app.include_router(resource.router(site))
+    app.include_router(loss.router(site, history))
+    app.include_router(page.router(site, history, sessions))
+    app.include_router(assets.router())
     app.include_router(events.router(site, broadcast))
     app.include_router(docs.router(app))
     app.include_router(login.router(access, sessions))

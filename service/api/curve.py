@@ -18,6 +18,9 @@ Integers = NDArray[np.int64]
 FEWEST_SHARE = 0.5
 """A trivial predictor that has an error for fewer of the fixations than this share is no candidate."""
 
+ROWS_AT_ONCE = 1 << 14
+"""Of the trivial predictors' errors: what a processor's cache holds."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -40,14 +43,18 @@ class Errors:
 
 def running_mean(values: Floats, window: int) -> Floats:
     """The mean of each value and up to ``window - 1`` before it; NaN counts for nothing, and alone gives NaN."""
+    return mean_at(values, np.arange(len(values)), window)
+
+
+def mean_at(values: Floats, at: Integers, window: int) -> Floats:
+    """:func:`running_mean` at the indices ``at`` alone, where only those are shown; the same bits."""
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(0, last - window)
-    number = counts[last] - counts[first]
+    first = np.maximum(0, at + 1 - window)
+    number = counts[at + 1] - counts[first]
     with np.errstate(invalid="ignore"):
-        return np.where(number > 0, (sums[last] - sums[first]) / np.maximum(number, 1), np.nan)
+        return np.where(number > 0, (sums[at + 1] - sums[first]) / np.maximum(number, 1), np.nan)
 
 
 def best_trivial(errors: Errors) -> int | None:
@@ -58,12 +65,16 @@ def best_trivial(errors: Errors) -> int | None:
     """
     if len(errors) == 0:
         return None
-    known = np.isfinite(errors.trivial)
-    counts = known.sum(axis=0)
+    counts, sums = np.zeros(errors.trivial.shape[1]), np.zeros(errors.trivial.shape[1])
+    for first in range(0, len(errors), ROWS_AT_ONCE):
+        trivial, error = (values[first : first + ROWS_AT_ONCE] for values in (errors.trivial, errors.error))
+        known = np.isfinite(trivial)
+        counts += known.sum(axis=0)
+        sums += np.where(known, trivial - error[:, None], 0.0).sum(axis=0)
+    excess = sums / np.maximum(counts, 1)
     candidates = counts >= max(1.0, FEWEST_SHARE * len(errors))
     if not candidates.any():
         return None
-    excess = np.where(known, errors.trivial - errors.error[:, None], 0.0).sum(axis=0) / np.maximum(counts, 1)
     return int(np.argmin(np.where(candidates, excess, np.inf)))
 
 

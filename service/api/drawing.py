@@ -9,7 +9,7 @@ import html
 import math
 from typing import Any
 
-WIDTH, HEIGHT = 900, 340
+WIDTH, HEIGHT = 1100, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
 TOP_QUANTILE = 0.98
 """Of the raw errors; the rest is cut at the upper edge, so that one outlier does not flatten the curve."""
@@ -62,7 +62,7 @@ def _top(points: list[dict[str, Any]]) -> float:
     raw = sorted(point["error"] for point in points)
     highest = raw[int(TOP_QUANTILE * (len(raw) - 1))]
     for point in points:
-        highest = max(highest, point["smoothed"], point["trivial_smoothed"] or 0.0)
+        highest = max(highest, point["smoothed"] or 0.0, point["trivial_smoothed"] or 0.0)
     return highest * 1.05 if highest > 0 else 1.0
 
 

@@ -6,6 +6,7 @@ A record never changes once it is written, so only a restore (another lineage) a
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -15,12 +16,15 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from service.api.curve import Errors, Floats, Integers
+from service.errors import ServiceError
 from service.history import Part, lineage, where_lineage
 from service.schema import TRIVIAL_ERRORS
 
 ROWS_A_READ = 20_000
 ROWS_KEPT = 2_000_000
 """Of all streams together, about 100 bytes each; the streams not asked for longest go first."""
+
+log = logging.getLogger("rjepa.api")
 
 _COLUMNS = ", ".join(["time", "prediction_error", *(f"trivial_{name}" for name in TRIVIAL_ERRORS)])
 
@@ -32,6 +36,8 @@ class ErrorHistory:
         self._read = read
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Rows] = OrderedDict()
+        self._ahead_lock = threading.Lock()
+        self._ahead: set[str] = set()
 
     def get(self, stream: str) -> Errors:
         """The errors of ``stream`` up to now; read only."""
@@ -50,6 +56,28 @@ class ErrorHistory:
                 self._kept.popitem(last=False)
             return rows.errors()
 
+    def behind(self, stream: str, learned_seq: int) -> int:
+        """How many fixations up to ``learned_seq`` would have to be read by :meth:`get` first, at most; never waits."""
+        rows = self._kept.get(stream)
+        return learned_seq - (-1 if rows is None else rows.last_seq)
+
+    def read_ahead(self, stream: str) -> None:
+        """Have ``stream`` read by a thread of its own, so that whoever asks next does not wait as long."""
+        with self._ahead_lock:
+            if stream in self._ahead:
+                return
+            self._ahead.add(stream)
+        threading.Thread(target=self._read_ahead, args=(stream,), name="read-ahead", daemon=True).start()
+
+    def _read_ahead(self, stream: str) -> None:
+        try:
+            self.get(stream)
+        except ServiceError as error:
+            log.warning("the errors of stream %s could not be read ahead: %s", stream, error)
+        finally:
+            with self._ahead_lock:
+                self._ahead.discard(stream)
+
 
 class _Rows:
     """Arrays that grow by doubling; what was handed out before stays as it was."""
@@ -65,6 +93,11 @@ class _Rows:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def last_seq(self) -> int:
+        """Of the newest row read; -1 before the first."""
+        return int(self._whole[self._size - 1, 0]) if self._size else -1
+
     def still_hold(self, connection: sqlite3.Connection, parts: list[Part]) -> bool:
         """Whether the rows read so far are still the beginning of the stream's history."""
         if parts != self._parts:
@@ -75,11 +108,10 @@ class _Rows:
     def extend(self, connection: sqlite3.Connection) -> int:
         """Read what comes next, at most :data:`ROWS_A_READ` rows; how many there were."""
         condition, values = where_lineage(self._parts)
-        after = int(self._whole[self._size - 1, 0]) if self._size else -1
         cursor = connection.execute(
             f"SELECT id, seq, coalesce(position, -1), {_COLUMNS} FROM records"
             f" WHERE stream = ? AND seq > ? AND prediction_error IS NOT NULL AND {condition} ORDER BY seq LIMIT ?",
-            (self._stream, after, *values, ROWS_A_READ),
+            (self._stream, self.last_seq, *values, ROWS_A_READ),
         )
         cursor.row_factory = None
         rows = cursor.fetchall()

@@ -8,34 +8,17 @@ import html
 
 from starlette.responses import Response
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--quiet:#59636e;--paper:#fff;--line:#d0d7de;--raw:#8c959f;
---strong:#0060a8;--other:#b34700;--good:#116329;--bad:#a40e26}
-@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--quiet:#9aa4ae;--paper:#0d1117;--line:#30363d;
---raw:#8b949e;--strong:#6cb6ff;--other:#ffa657;--good:#7ee787;--bad:#ff9492}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:64rem;padding:1.2rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
+from service.api.assets import text_of
+
+STYLE = (
+    text_of("look.css")
+    + """
+body{margin:0 auto;max-width:64rem;padding:1.2rem}
 h1{font-size:1.4rem;margin:0 0 .4rem}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
-.state{display:flex;flex-wrap:wrap;gap:.4rem 1.6rem;margin:0 0 1rem}
-.quiet{color:var(--quiet)}.good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%}
-th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child,.text{text-align:left}
-.text{white-space:normal}
-a{color:var(--strong)}code{font-size:.92em}
-svg{width:100%;height:auto;display:block}
-svg text{font:13px system-ui,sans-serif;fill:var(--quiet)}
-svg .grid{stroke:var(--line);stroke-width:1}
-svg polyline{fill:none;stroke-linejoin:round}
-.raw{stroke:var(--raw);stroke-width:1;opacity:.45}
-.smoothed{stroke:var(--strong);stroke-width:2.6}
-.trivial{stroke:var(--other);stroke-width:2;stroke-dasharray:7 5}
 pre{overflow-x:auto;margin:.2rem 0 .6rem;font-size:.85em}
-.key{display:flex;flex-wrap:wrap;gap:.2rem 1.6rem;margin:.3rem 0 0;padding:0;list-style:none}
-.key svg{display:inline-block;width:2.4rem;height:.8rem;vertical-align:middle;margin-right:.4rem}
 """
+)
+"""The dashboard's colours and type, and what these plain pages have of their own."""
 _DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{_DIGEST}'; img-src 'self' data:; "

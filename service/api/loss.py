@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from clients.wire import MAX_SEQ
-from service.api.curve import Errors, best_trivial, by_position, running_mean, thin
+from service.api.curve import Errors, best_trivial, by_position, mean_at, thin
 from service.api.error_history import ErrorHistory
 from service.api.shapes import Loss
 from service.api.site import Site, StreamId, answer, check_stream
@@ -18,6 +18,7 @@ from service.schema import TRIVIAL_ERRORS
 
 WINDOW = 100
 MAX_POINTS = 10_000
+POINT = ("seq", "time", "error", "smoothed", "trivial", "trivial_smoothed")
 
 
 def loss_by_time(errors: Errors, points: int, window: int, after: int = -1, until: int = MAX_SEQ) -> dict[str, Any]:
@@ -25,15 +26,19 @@ def loss_by_time(errors: Errors, points: int, window: int, after: int = -1, unti
     first, last = np.searchsorted(errors.seq, [after, until], side="right")
     shown = errors.part(int(first), int(last))
     best = best_trivial(shown)
-    smoothed = running_mean(errors.error, window)[first:last]
+    kept = thin(shown.error, points) + int(first)
     trivial = errors.trivial[:, best] if best is not None else np.full(len(errors), np.nan)
-    trivial_smoothed = running_mean(trivial, window)[first:last]
-    kept = thin(shown.error, points)
-    columns = (shown.seq, shown.time_s, shown.error, smoothed, trivial[first:last], trivial_smoothed)
-    names = ("seq", "time", "error", "smoothed", "trivial", "trivial_smoothed")
-    rows = zip(*(column[kept].tolist() for column in columns), strict=True)
+    columns = (
+        errors.seq[kept],
+        errors.time_s[kept],
+        errors.error[kept],
+        mean_at(errors.error, kept, window),
+        trivial[kept],
+        mean_at(trivial, kept, window),
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return {
-        "points": [{name: _known(value) for name, value in zip(names, row, strict=True)} for row in rows],
+        "points": [{name: _known(value) for name, value in zip(POINT, row, strict=True)} for row in rows],
         "count": len(shown),
         "window": window,
         "trivial_name": None if best is None else TRIVIAL_ERRORS[best],

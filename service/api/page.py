@@ -1,56 +1,118 @@
-"""``GET /``: one plain page made on the server, with the loss curve and where each stream stands."""
+"""``GET /``: the dashboard. Its frame and first picture are made here; the rest is done by the modules it loads."""
 
 from __future__ import annotations
 
+import gzip
 import html
 import time
+from functools import cache
+from string import Template
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.access import NAME_PATTERN
-from service.api.drawing import loss_picture
+from service.api import page_parts as parts
+from service.api.assets import digest, every_asset, text_of
 from service.api.error_history import ErrorHistory
-from service.api.layout import page_response, table
 from service.api.loss import WINDOW, loss_by_time
-from service.api.model import describe
+from service.api.sampled_curve import sampled_loss
+from service.api.sessions import Sessions
 from service.api.site import Site
-from service.api.streams import newest_alarms, stream_entries
-from service.errors import ServiceError
+from service.api.streams import alarms_on, newest_alarms, stream_entries
 
-REFRESH_S = 5
 POINTS = 800
 STREAMS_SHOWN = 100
 ALARMS_SHOWN = 5
+READ_AT_ONCE = 50_000
+"""With more fixations than this to read first, the picture is one of a sample, and the whole is read meanwhile."""
+PLACES = 150
+"""Of that sample."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # under no-referrer a form is sent with `Origin: null`
+}
+"""The page runs and loads what lies here, in files; nothing inside it, and nothing from anywhere else."""
+LOG_OUT = '<form method="post" action="/logout"><button>Log out</button></form>'
 
 
-def router(site: Site, history: ErrorHistory) -> APIRouter:
+def router(site: Site, history: ErrorHistory, sessions: Sessions) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/", dependencies=[site.queue("heavy")])
-    def page(stream: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None) -> Response:
-        status = site.worker.status_or_none()
-        entries: list[dict[str, Any]] = []
-        alarms: list[dict[str, Any]] = []
-        if site.database.is_file():
-            with site.read() as connection:
-                owners = None if status is None else dict(status["owners"])
-                entries = stream_entries(connection, owners, time.time(), limit=STREAMS_SHOWN)
-                alarms = newest_alarms(connection)[:ALARMS_SHOWN]
-        shown = _chosen(entries, stream)
-        body = [f"<h1>rjepa</h1>{_state(site, status)}"]
-        if shown is not None:
-            loss = loss_by_time(history.get(shown), POINTS, WINDOW)
-            look = next(entry["diagnostics"] for entry in entries if entry["stream"] == shown)
-            body.append(_curve(shown, loss) + _word(look))
-        body.append(_streams(entries, shown))
-        body.append(_alarms(alarms))
-        body.append('<p class="quiet">The same as numbers: <a href="/docs">all calls of the HTTP interface</a>.</p>')
-        return page_response("rjepa", "".join(body), refresh_s=REFRESH_S)
+    async def note_role(request: Request) -> None:
+        """Whether whoever asks may change anything; the guard has let only those in who may look."""
+        authorization = request.headers.get("authorization", "")
+        if authorization:
+            role = site.access.role_of(authorization.partition(" ")[2].strip())
+        else:
+            role = sessions.role_of(request.headers.get("cookie", ""))
+        request.state.may_change = site.access.tokens is None or role == "admin"
+
+    @routes.get("/", dependencies=[Depends(note_role), site.queue("heavy")])
+    def page(request: Request, stream: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None) -> Response:
+        body = _page(site, history, stream, request.state.may_change).encode()
+        headers = HEADERS | {"Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            body, headers["Content-Encoding"] = gzip.compress(body, 5), "gzip"
+        return Response(body, media_type="text/html", headers=headers)
 
     return routes
+
+
+def _page(site: Site, history: ErrorHistory, wanted: str | None, may: bool) -> str:
+    status = site.worker.status_or_none()
+    entries: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
+    on: list[dict[str, Any]] = []
+    if site.database.is_file():
+        with site.read() as connection:
+            owners = None if status is None else dict(status["owners"])
+            entries = stream_entries(connection, owners, time.time(), limit=STREAMS_SHOWN)
+            alarms, on = newest_alarms(connection)[:ALARMS_SHOWN], alarms_on(connection)
+    shown = _chosen(entries, wanted)
+    entry = next((one for one in entries if one["stream"] == shown), None)
+    loss = None if entry is None else _loss(site, history, entry)
+    on += [told for one in entries for told in one["alarms_on"]]
+    return _frame().substitute(
+        assets=f"/assets/{digest()}",
+        preload=_preload(),
+        may="change" if may else "look",
+        stream="" if shown is None else html.escape(shown),
+        options=parts.options([one["stream"] for one in entries], shown),
+        logout="" if site.access.tokens is None else LOG_OUT,
+        state=parts.state(site, status),
+        word=parts.word(None if entry is None else entry["diagnostics"]),
+        curve="" if loss is None or shown is None else parts.curve(shown, loss),
+        key=parts.key(loss),
+        streams=parts.streams(entries, shown),
+        alarms=parts.alarms(on, alarms),
+        kinds=parts.kinds(),
+    )
+
+
+def _loss(site: Site, history: ErrorHistory, entry: dict[str, Any]) -> dict[str, Any]:
+    """The curve of the whole history; of a sample of it where reading it all would take long."""
+    stream = entry["stream"]
+    if history.behind(stream, entry["learned_seq"]) <= READ_AT_ONCE:
+        return loss_by_time(history.get(stream), POINTS, WINDOW)
+    history.read_ahead(stream)
+    with site.read() as connection:
+        return sampled_loss(connection, stream, entry["learned_seq"], PLACES, WINDOW)
+
+
+@cache
+def _frame() -> Template:
+    return Template(text_of("page.html"))
+
+
+@cache
+def _preload() -> str:
+    """All modules at once: without this each is asked for only after the one that imports it has come."""
+    names = [name for name in every_asset() if name.endswith(".js") and name not in ("boot.js", "main.js")]
+    return "".join(f'<link rel="modulepreload" href="/assets/{digest()}/{name}">\n' for name in names)
 
 
 def _chosen(entries: list[dict[str, Any]], wanted: str | None) -> str | None:
@@ -60,110 +122,3 @@ def _chosen(entries: list[dict[str, Any]], wanted: str | None) -> str | None:
         return wanted
     seen = {name: idle for name, idle in names.items() if idle is not None}
     return min(seen, key=lambda name: seen[name]) if seen else None
-
-
-def _state(site: Site, status: dict[str, Any] | None) -> str:
-    if status is None:
-        said = '<span class="bad">the worker is not reachable</span>'
-    elif status["recovering"]:
-        done, all_ = status["recovered"], status["to_recover"]
-        said = f'<span class="bad">recovering</span> {done} of {all_} entries learned again'
-    elif status["storage"]:
-        said = f'<span class="bad">the journal can\'t be written: {html.escape(str(status["storage"]))}</span>'
-    elif not status["model"]["learning"]:
-        said = '<span class="bad">learning is paused</span>'
-    else:
-        said = '<span class="good">learning is on</span>'
-    parts = [said]
-    if status is not None:
-        parts.append(f"{status['waiting']} fixations wait")
-    try:
-        model = describe(site)
-    except ServiceError:
-        parts.append("no model has been made yet")
-    else:
-        total = model["parameters"].get("total")
-        count = f", {total:,} parameters" if isinstance(total, int) else ""
-        exact = "exact" if model["rfp_exact"] else "approximate"
-        parts.append(
-            html.escape(
-                f"{model['gates']} gates, {model['units']} units{count}, gradient {exact}, on {model['device']}"
-            )
-        )
-    return '<p class="state">' + "".join(f"<span>{part}</span>" for part in parts) + "</p>"
-
-
-def _curve(stream: str, loss: dict[str, Any]) -> str:
-    name = html.escape(stream)
-    head = f"<h2>Prediction error of {name}, {loss['count']:,} fixations</h2>"
-    trivial = (loss["trivial_name"] or "none yet").replace("_", " ")
-    keys = [
-        ("raw", "each fixation (least and greatest of a run)"),
-        ("smoothed", f"mean of the last {loss['window']}"),
-        ("trivial", f"best trivial predictor ({html.escape(trivial)}), the same mean"),
-    ]
-    legend = "".join(
-        f'<li><svg viewBox="0 0 40 10" aria-hidden="true"><polyline class="{kind}" points="0,5 40,5"/></svg>{text}</li>'
-        for kind, text in keys
-    )
-    return f'{head}{loss_picture(loss, stream)}<ul class="key">{legend}</ul>'
-
-
-def _word(look: dict[str, Any] | None) -> str:
-    """Whether it learns, as of the last regular look."""
-    if look is None:
-        return '<p class="quiet">Not learning yet, or not known: too few fixations.</p>'
-    kind = "good" if look["learning"] else "bad"
-    said = f'<p><span class="{kind}">{html.escape(look["verdict"])}</span> {html.escape(look["why"])}'
-    said += f", as of seq {look['seq']:,}"
-    for alarm in look["alarms"]:
-        said += f'<br><span class="bad">{html.escape(alarm["kind"])}</span> {html.escape(alarm["detail"])}'
-    return f"{said}</p>"
-
-
-def _streams(entries: list[dict[str, Any]], shown: str | None) -> str:
-    if not entries:
-        return "<h2>Streams</h2><p>None yet. <code>rjepa stream</code> sends fixations.</p>"
-    rows = []
-    for entry in entries:
-        name = html.escape(entry["stream"])
-        link = f'<a href="/?stream={name}"{" aria-current=page" if entry["stream"] == shown else ""}>{name}</a>'
-        dropped = ", ".join(f"{count} {reason}" for reason, count in entry["dropped"].items()) or "0"
-        rows.append(
-            [
-                link,
-                {True: "yes", False: "no", None: "?"}[entry["connected"]],
-                f"{entry['learned']:,}",
-                str(entry["lag"]),
-                f"{entry['rate']:.2f}",
-                "–" if entry["last_error"] is None else f"{entry['last_error']:.4g}",
-                html.escape(dropped),
-                str(entry["padded"]),
-                "–" if entry["idle_s"] is None else _span(entry["idle_s"]),
-            ]
-        )
-    head = ["stream", "client seen", "learned", "waiting", "per s", "last error", "not learned", "padded", "idle"]
-    return f"<h2>Streams</h2>{table(head, rows)}"
-
-
-def _span(seconds: float) -> str:
-    """A time span in the unit one would say it in."""
-    for unit, size, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < until:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
-
-
-def _alarms(alarms: list[dict[str, Any]]) -> str:
-    if not alarms:
-        return '<h2>Alarms</h2><p class="quiet">None.</p>'
-    rows = [
-        [
-            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(alarm["time"])),
-            html.escape(alarm["kind"]),
-            html.escape(alarm["stream"] or "all"),
-            html.escape(alarm["detail"]),
-        ]
-        for alarm in alarms
-    ]
-    return f"<h2>Alarms</h2>{table(['time', 'kind', 'stream', 'detail'], rows, frozenset({1, 2, 3}))}"

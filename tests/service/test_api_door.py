@@ -23,7 +23,7 @@ from service.settings import Settings
 from tests.helpers import patches, wait_until
 from tests.service.test_api_guard import Site, made, problem
 
-FILLED = {"{stream}": "s1", "{seq}": "0", "{checkpoint}": "c1"}
+FILLED = {"{stream}": "s1", "{seq}": "0", "{checkpoint}": "c1", "{digest}": "0" * 16, "{name}": "main.js"}
 PATCH = patches(1)[0].tobytes()
 ENDLESS = "/v1/events"
 """Of an answer that does not end the head is enough."""

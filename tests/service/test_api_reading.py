@@ -407,6 +407,7 @@ def test_the_openapi_document_names_every_call(still: httpx.Client) -> None:
         "GET /v1/streams/{stream}/embedding",
         "GET /v1/streams/{stream}/records",
         "GET /v1/streams/{stream}/loss",
+        "GET /v1/streams/{stream}/trajectory",
         "GET /v1/streams/{stream}/fixations/{seq}/patch",
         "POST /v1/embed",
         "GET /v1/diagnostics/representation",
