@@ -32,7 +32,7 @@ export class LearningView {
       return [
         element("p", { class: `verdict ${look.learning ? "good" : "bad"}` }, element("span", { class: "sign", "aria-hidden": "true" }, sign), look.verdict),
         element("p", { class: "why" }, look.why),
-        element("p", { class: "note" }, `As of fixation ${count(look.seq)}, ${time(look.time)}.`),
+        element("p", { class: "note" }, `The word is as of fixation ${count(look.seq)}, ${time(look.time)}; what follows is of now.`),
       ];
     });
     if (look && !this.told.skill) this.told = { skill: look.skill, learned_skill: look.learned_skill };
