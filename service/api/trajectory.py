@@ -30,7 +30,9 @@ class TrajectoryPoint(_Shape):
     """One fixation's embedding."""
 
     seq: int = Field(description="number of the fixation in its stream", examples=[318])
-    error: float | None = Field(description="its prediction error; null where there was no prediction", examples=[0.41])
+    error: float | None = Field(
+        description="prediction error, in the model's distance; null where there was no prediction", examples=[0.41]
+    )
     x: float = Field(description="along the first principal component, in units of the embedding", examples=[-1.25])
     y: float = Field(description="along the second", examples=[0.5])
 
