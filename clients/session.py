@@ -25,8 +25,8 @@ LEAVE_S = 3.0
 INTERRUPTED = 130
 
 
-HOLD_BACK = 16
-"""How many fixations a recording may be before the learner: one pass of the retina in work, and one on its way."""
+HOLD_BACK = 8
+"""How many fixations a recording may be before the learner: one pass of the retina; a live one waits for no more."""
 
 
 @dataclass

@@ -33,7 +33,7 @@ PROBE_STREAMS = 16
 PROBE_S = 10.0
 FINEST = 1.1
 """The highest rate is known to within this factor."""
-AHEAD = 16
+AHEAD = 8
 """Of an import, as ``rjepa stream`` has it."""
 PARTS = ("load", "rate", *BESIDE)
 
