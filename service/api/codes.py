@@ -87,6 +87,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "GET /v1/streams/{stream}/embedding": (*OF_STREAM, "no_embedding"),
     "GET /v1/streams/{stream}/records": (*OF_STREAM, "unknown_timeline", "not_acceptable", "history_gone", "busy"),
     "GET /v1/streams/{stream}/loss": (*OF_STREAM, "busy"),
+    "GET /v1/streams/{stream}/trajectory": (*OF_STREAM, "busy"),
     "GET /v1/streams/{stream}/fixations/{seq}/patch": (*OF_STREAM, "unknown_fixation", "patch_dropped"),
     "POST /v1/embed": (*ASK, "unsupported_media_type", "invalid", "bad_patch", "bad_argument"),
     "GET /v1/diagnostics/representation": (*ASK, "invalid", "bad_argument", "unknown_stream", "diagnostics_off"),

@@ -30,9 +30,11 @@ class TrajectoryPoint(_Shape):
     """One fixation's embedding."""
 
     seq: int = Field(description="number of the fixation in its stream", examples=[318])
-    error: float | None = Field(description="its prediction error; null where there was no prediction", examples=[0.41])
-    x: float = Field(description="along the first principal component, in units of the embedding", examples=[-1.25])
-    y: float = Field(description="along the second", examples=[0.5])
+    error: float | None = Field(
+        description="prediction error, in the model's distance; null where there was no prediction", examples=[0.41]
+    )
+    first: float = Field(description="along the first principal component, in units of the embedding", examples=[-1.25])
+    second: float = Field(description="along the second, in the same units", examples=[0.5])
 
 
 class Trajectory(_Shape):
@@ -102,7 +104,7 @@ def _trajectory(stream: str, rows: list[tuple[int, float | None, bytes]]) -> dic
         return {"stream": stream, "shares": [0.0, 0.0], "points": []}
     plane, shares = main_plane(np.stack([numbers(row[2]) for row in rows]).astype(np.float64))
     points = [
-        {"seq": seq, "error": error, "x": round(x, DECIMALS), "y": round(y, DECIMALS)}
+        {"seq": seq, "error": error, "first": round(x, DECIMALS), "second": round(y, DECIMALS)}
         for (seq, error, _), (x, y) in zip(rows, plane.tolist(), strict=True)
     ]
     return {"stream": stream, "shares": shares, "points": points}

@@ -45,20 +45,20 @@ export class TrajectoryView {
     for (let i = 1; i < points.length; i += 1) {
       context.globalAlpha = 0.06 + 0.5 * (i / points.length) ** 3;
       context.beginPath();
-      context.moveTo(x(points[i - 1].x), y(points[i - 1].y));
-      context.lineTo(x(points[i].x), y(points[i].y));
+      context.moveTo(x(points[i - 1].first), y(points[i - 1].second));
+      context.lineTo(x(points[i].first), y(points[i].second));
       context.stroke();
     }
     points.forEach((point, i) => {
       context.globalAlpha = 0.2 + 0.8 * (i / points.length) ** 2;
-      context.fillRect(x(point.x) - 1.6, y(point.y) - 1.6, 3.2, 3.2);
+      context.fillRect(x(point.first) - 1.6, y(point.second) - 1.6, 3.2, 3.2);
     });
     context.globalAlpha = 1;
     const last = points.at(-1);
     context.strokeStyle = other;
     context.lineWidth = 2.5;
     context.beginPath();
-    context.arc(x(last.x), y(last.y), 6, 0, 2 * Math.PI);
+    context.arc(x(last.first), y(last.second), 6, 0, 2 * Math.PI);
     context.stroke();
     context.lineWidth = 1;
     text(context, `first component, ${percent(shares[0])} of variance →`, width, height - 3, { align: "right" });
@@ -69,8 +69,8 @@ export class TrajectoryView {
 // Both directions to the same scale, the path as large as it fits.
 function place(points, width, height) {
   const ends = (key) => [Math.min(0, ...points.map((point) => point[key])), Math.max(0, ...points.map((point) => point[key]))];
-  const [left, right] = ends("x");
-  const [low, high] = ends("y");
+  const [left, right] = ends("first");
+  const [low, high] = ends("second");
   const perUnit = Math.min((width - 24) / (right - left || 1), (height - 24) / (high - low || 1));
   const [halfX, halfY] = [width / 2 / perUnit, height / 2 / perUnit];
   const [midX, midY] = [(left + right) / 2, (low + high) / 2];
