@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -141,9 +142,12 @@ class Neon:
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
 
     async def _each(self, receive: Receive, url: str, take: Callable[[Any, Feed], None], feed: Feed) -> None:
-        async for datum in receive(url):
-            self._heard_s = time.monotonic()
-            take(datum, feed)
+        try:
+            async for datum in receive(url):
+                self._heard_s = time.monotonic()
+                take(datum, feed)
+        except (ValueError, struct.error, *_broken()) as error:  # of the libraries' unpackers, after a lost packet
+            raise OSError(f"{url} could not be read: {_why(error)}") from None
         raise OSError(f"{url} ended")
 
     async def _watch(self) -> None:
@@ -155,11 +159,15 @@ class Neon:
         """How far the phone's clock is from ours, by its time echo; where it has none, that stays unknown."""
         from pupil_labs.realtime_api.time_echo import TimeOffsetEstimator
 
+        while port is None:
+            await asyncio.sleep(ASK_EVERY_S)
         estimator = TimeOffsetEstimator(address, port)
         while True:
-            estimates = None if port is None else await estimator.estimate(number_of_measurements=10)
-            if estimates is not None:
-                self._offset_ms = float(estimates.time_offset_ms.median)
+            # Whatever becomes of the echo: fixations do without it, and go on.
+            with contextlib.suppress(OSError, asyncio.TimeoutError, ValueError, struct.error):
+                estimates = await asyncio.wait_for(estimator.estimate(number_of_measurements=10), ANSWER_S)
+                if estimates is not None:
+                    self._offset_ms = float(estimates.time_offset_ms.median)
             await asyncio.sleep(ASK_EVERY_S)
 
 
@@ -168,7 +176,7 @@ def parse_address(text: str) -> tuple[str, int]:
     bare = text.partition("://")[2] if "://" in text else text
     host, colon, port = bare.rstrip("/").rpartition(":")
     host, port = (host, port) if colon else (bare.rstrip("/"), str(PORT))
-    if not host or any(map(str.isspace, host)) or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or any(map(str.isspace, host)) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise OptionError(f"{text!r} is no address of a phone; one looks like 192.168.1.21:{PORT}")
     return host, int(port)
 
@@ -223,6 +231,13 @@ def _away() -> tuple[type[Exception], ...]:
     from aiortsp.rtsp.errors import RTSPError
 
     return aiohttp.ClientError, RTSPError
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What its decoder raises for bytes that are no picture."""
+    from av.error import FFmpegError
+
+    return (FFmpegError,)
 
 
 def _why(error: BaseException) -> str:

@@ -134,14 +134,16 @@ def test_every_kind_of_gaze_datum() -> None:
 class Phone:
     """A Companion app: its HTTP interface and time echo by real sockets, its streams by generators of real data.
 
-    ``port`` is another one after every :meth:`start`. ``ended``: its streams end, ``silent``: they bring no more.
+    ``port`` is another one after every :meth:`start`. ``ended``: its streams end, ``silent``: they bring no more,
+    ``broken``: what comes next is cut short. ``echoes``: it tells its time.
     """
 
     AHEAD_S = 5.0
 
     def __init__(self) -> None:
         self.port = 0
-        self.ended = self.silent = False
+        self.ended = self.silent = self.broken = False
+        self.echoes = True
         self.served: list[int] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -149,7 +151,7 @@ class Phone:
         self._runner: web.AppRunner | None = None
 
     def start(self) -> None:
-        self.ended = self.silent = False
+        self.ended = self.silent = self.broken = False
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(20)
 
     def stop(self) -> None:
@@ -203,7 +205,7 @@ class Phone:
 
     async def _tell_time(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
+            while self.echoes:
                 asked = await reader.readexactly(8)
                 writer.write(asked + struct.pack("!Q", round((time.time() + self.AHEAD_S) * 1000)))
         writer.close()
@@ -216,7 +218,8 @@ class Phone:
 
     async def gaze(self, url: str) -> AsyncIterator[Any]:
         async for now_s in self._beat():
-            yield GazeData.from_raw(RTSPData(struct.pack("!ffB", 800.0, 600.0, 255), now_s))
+            raw = struct.pack("!ffB", 800.0, 600.0, 255)
+            yield GazeData.from_raw(RTSPData(raw[: 5 if self.broken else None], now_s))
 
     async def frames(self, url: str) -> AsyncIterator[Any]:
         picture = av.VideoFrame(1600, 1200, "yuv420p")
@@ -288,6 +291,33 @@ def test_a_phone_that_goes_away_is_found_again(phone: Phone, capfd: pytest.Captu
     assert lenses == [Lens((1600, 1200), (890.0, 891.0))]
     assert feed.shown.size_px() == (1600, 1200)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_packet_cut_short_and_a_dead_time_echo_end_nothing(phone: Phone) -> None:
+    """Bytes that can't be unpacked are a loss like any other, and without the phone's clock gaze comes all the same."""
+    phone.echoes = False
+    feed, stop, heard = Feed(), threading.Event(), []
+
+    def gaze_comes() -> bool:
+        heard.extend(item for item in feed.take(0.05) if isinstance(item, Sample))
+        return len(heard) > 100
+
+    source = Neon(f"127.0.0.1:{phone.port}")
+    running_source = threading.Thread(target=source.run, args=(feed, stop))
+    running_source.start()
+    try:
+        wait_until(gaze_comes, 30, "gaze")
+        assert source.words().endswith("clock unknown")
+        assert "device_lost" not in feed.faults()
+        phone.broken = True
+        wait_until(lambda: feed.faults().get("device_lost", 0) >= 1, 30, "its loss")
+        phone.broken = False
+        heard.clear()
+        wait_until(gaze_comes, 30, "gaze again")
+    finally:
+        stop.set()
+        running_source.join()
+    assert feed.error is None
 
 
 def test_addresses_and_refusals(tmp_path: Path) -> None:
