@@ -25,6 +25,8 @@ SILENCE_NS = 300_000_000
 OTHER_EYE_NS = 100_000_000
 """So long after the last sample of the eye that is listened to, another one is."""
 REMEMBERED = 64
+ANEW_NS = SECOND_NS
+"""An id told again so long after its fixation's end is another fixation's: the detector's plugin began anew."""
 
 
 class NotUnderstood(Exception):
@@ -99,10 +101,11 @@ class FixationMerge:
     def __init__(self) -> None:
         self.repeated = 0
         """Messages that told a fixation again."""
-        self._id: Any = None
+        self._id: float | None = None
         self._open: Fixation | None = None
         self._told_ns = 0
-        self._over: OrderedDict[Any, None] = OrderedDict()
+        self._over: OrderedDict[float, int] = OrderedDict()
+        """When each one ended, by its id."""
 
     @property
     def onset_ns(self) -> int | None:
@@ -113,8 +116,9 @@ class FixationMerge:
         """Take a message; return the fixation it shows to be over. Raises :class:`NotUnderstood`."""
         begin_ns, (x, y) = time_ns(told), _norm_pos(told)
         end_ns = begin_ns + round(_number(told, "duration") * 1_000_000)
-        number = told.get("id")
-        if number in self._over:
+        number = _number(told, "id")
+        if number in self._over and begin_ns - self._over[number] < ANEW_NS:
+            self._over[number] = max(self._over[number], end_ns)
             self.repeated += 1
             return []
         if self._open is not None and number == self._id:
@@ -137,7 +141,9 @@ class FixationMerge:
         if self._open is None:
             return []
         done, self._open = self._open, None
-        self._over[self._id] = None
+        assert self._id is not None
+        self._over[self._id] = done.end_ns
+        self._over.move_to_end(self._id)
         while len(self._over) > REMEMBERED:
             self._over.popitem(last=False)
         return [done]

@@ -31,7 +31,7 @@ def parse_address(text: str) -> str:
     bare = text.partition("://")[2] if "://" in text else text
     host, colon, port = bare.rpartition(":")
     host, port = (host, port) if colon else (bare, str(PORT))
-    if not host or any(map(str.isspace, host)) or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or any(map(str.isspace, host)) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise OptionError(f"{text!r} is no address of Pupil Remote; one looks like 127.0.0.1:{PORT}")
     return f"{host}:{port}"
 
@@ -71,13 +71,13 @@ class Remote:
         answered_ns = time.monotonic_ns()
         try:
             return RoundTrip(asked_ns, answered_ns, round(float(told) * SECOND_NS))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._stranger("t", told) from None
 
     def sub_port(self) -> int:
         """The backbone's port. Raises as :meth:`time` does."""
         told = self.ask(b"SUB_PORT")
-        if not told.isdigit() or not 0 < int(told) < 65536:
+        if not told.isdecimal() or not 0 < int(told) < 65536:
             raise self._stranger("SUB_PORT", told)
         return int(told)
 

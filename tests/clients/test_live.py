@@ -18,7 +18,7 @@ from clients.frames import BrokenFrame, FrameBuffer, LiveFrame
 from clients.live import Reorder
 from clients.optics import Optics, camera_of, read_intrinsics, read_optics
 from clients.pixels import decode
-from clients.pupil_messages import EyeChoice, FixationMerge
+from clients.pupil_messages import EyeChoice, FixationMerge, NotUnderstood
 
 MS = 1_000_000
 PERIOD = 33 * MS
@@ -220,6 +220,19 @@ def test_fixations_told_again_are_one() -> None:
     assert (second.onset_ns, second.end_ns) == (0, 100 * MS)
     assert merge.push(told(2, 0.4, 100.0)) == []
     assert merge.repeated == 3
+
+
+def test_a_fixation_detector_that_begins_anew_loses_nothing() -> None:
+    """Capture's plugin switched off and on numbers from the beginning; the ids were seen before, the fixations not."""
+    merge = FixationMerge()
+    assert merge.push(told(1, 0.0, 100.0)) == []
+    assert len(merge.push(told(2, 1.0, 100.0))) == 1
+    assert merge.push(told(1, 0.2, 100.0)) == [], "late"
+    assert len(merge.push(told(1, 9.0, 200.0))) == 1
+    (again,) = merge.push(told(2, 10.0, 100.0))
+    assert (again.onset_ns, again.duration_ns) == (9_000 * MS, 200 * MS)
+    with pytest.raises(NotUnderstood, match="id"):
+        merge.push(told(3, 11.0, 100.0) | {"id": None})
 
 
 def test_degrees_from_every_option() -> None:
