@@ -131,7 +131,7 @@ class Live:
         self._heard_s = self._born_s = time.monotonic()
         self._shown_s = 0.0
         self._silent = self._full = False
-        self._told_full = 0
+        self._told_full = self._taken = 0
         self._over = False
 
     def run(self) -> None:
@@ -331,7 +331,9 @@ class Live:
 
     def _tell_spool(self, dropped: int) -> None:
         status = self._sender.status
-        full = dropped > self._told_full
+        taken = 0 if self._pipeline is None else self._pipeline.offered
+        # Where neither happened since the last look, it is as it was.
+        full = dropped > self._told_full or (self._full and taken == self._taken)
         if full and not self._full:
             why = f" ({status.trouble})" if status.trouble else ""
             self._progress.say(
@@ -341,7 +343,7 @@ class Live:
         elif self._full and not full:
             self._progress.say(f"spool_full is over: {dropped} fixations were dropped")
         self._full = full
-        self._told_full = dropped
+        self._told_full, self._taken = dropped, taken
 
     def _tell_silence(self, now_s: float) -> None:
         silent = now_s - self._heard_s > SILENT_AFTER_S
