@@ -117,11 +117,14 @@ class Courier:
                 self._next_row += 1
             self._do()
             if self._todo:
-                log.error("stream %s: %s", self._spool.stream, self.trouble)
+                lost = sum(isinstance(action, Keep) for action in self._todo)
+                log.error("stream %s: %s fixations are lost: %s", self._spool.stream, lost or "no", self.trouble)
             elif isinstance(self.error, StreamConflict):
                 self._spool.forget()  # a recording's, which is still there itself
             elif finite and not rest and self.error is None and self._protocol.all_acked:
                 self._spool.forget()
+        except sqlite3.Error as error:
+            log.error("stream %s: spool %s can't be written: %s", self._spool.stream, self._spool.folder, error)
         finally:
             self._spool.close()
 
