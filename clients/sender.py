@@ -77,7 +77,8 @@ class Status:
 class Sender:
     """One stream to one worker; every method may be called from any thread.
 
-    ``recording``: number from 0, in the recording's own order; conflicts are errors and the spool begins empty.
+    ``recording``: number from 0, in the recording's own order; conflicts are errors, and the spool
+    begins empty, or is refused where it holds what a live stream of this name has not sent.
     ``finite``: the stream has an end; closed with everything acked, the spool is emptied and forgets the stream.
     ``hold_back``: how many fixations may be sent ahead of the learner (a live stream: no limit).
     ``on_learned`` is called in the sender's thread with every ``learned`` message.
@@ -107,8 +108,14 @@ class Sender:
         self.spool_dir = Path(spool_dir) if spool_dir is not None else default_spool(address, stream)
         """Where fixations are kept until they are acked."""
         spool = Spool(self.spool_dir, stream)
-        if recording:
-            spool.forget()
+        try:
+            if recording:
+                spool.begin_recording()
+            else:
+                spool.begin_live()
+        except BaseException:
+            spool.close()
+            raise
         entries = spool.entries()
         self._drops = Drops(time.time())
         self._protocol = Protocol(
@@ -288,9 +295,11 @@ class Sender:
             log.exception("the sender of stream %s ended", self.stream)
             courier.error = ClientError(f"the sender of stream {self.stream} ended: {error!r}")
         finally:
-            courier.leave(self._rest(), finite=self._finite)
-            self._listen.close()
-            self._tell()
+            try:
+                courier.leave(self._rest(), finite=self._finite)
+            finally:  # whoever closes waits for this socket
+                self._listen.close()
+                self._tell()
 
     def _hand_over(self) -> None:
         """From the queue to the spool, as many as fit."""

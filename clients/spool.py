@@ -72,6 +72,29 @@ class Spool:
         """Fixations the worker holds below this seq are not known to be ours."""
         return self._number("held_end") or 0
 
+    @property
+    def recorded(self) -> bool:
+        """Whether what is kept is a recording's, which still has it itself."""
+        return self._number("recorded") == 1
+
+    def begin_recording(self) -> None:
+        """Forget what an earlier run of a recording left. Raises :class:`SpoolRefused` where a live stream left it."""
+        kept = len(self.entries())
+        if kept and not self.recorded:
+            raise SpoolRefused(
+                f"spool {self.folder} holds {kept} fixations of a live stream {self.stream} that the worker has not "
+                "acked: send them first by starting that source again, or give the recording another name with "
+                "--stream or another folder with --spool"
+            )
+        self.forget()
+        self._put("recorded", 1)
+        self.commit()
+
+    def begin_live(self) -> None:
+        """What is kept from now on exists nowhere else."""
+        self._put("recorded", None)
+        self.commit()
+
     def entries(self) -> list[Entry]:
         """What is kept, oldest first."""
         rows = self._database.execute("SELECT row, seq FROM fixations ORDER BY row")

@@ -23,6 +23,7 @@ from clients.errors import (
     OptionError,
     SenderClosed,
     SpoolInUse,
+    SpoolRefused,
     StreamConflict,
     WorkerUnreachable,
 )
@@ -230,6 +231,20 @@ def test_a_full_disk_here(peer: Peer, tmp_path: Path, monkeypatch: pytest.Monkey
     assert onsets(peer) == expected(0, 1, 2)
 
 
+def test_a_spool_that_breaks_at_the_end_does_not_hold_up_its_closing(
+    peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = Sender(peer.address, "s1", spool_dir=tmp_path / "spool", finite=True)
+    offer(sender, 0)
+    assert sender.flush(timeout_s=20)
+    sender._courier._spool._database.execute("DROP TABLE meta")
+    closing = threading.Thread(target=sender.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert "no such table: meta" in caplog.text
+
+
 def test_a_disk_that_takes_its_time_holds_up_nobody(
     peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +331,25 @@ def test_another_recording_in_the_same_stream(peer: Peer, tmp_path: Path) -> Non
     assert onsets(peer) == expected(*range(50))
     with Sender(peer.address, "s2", spool_dir=tmp_path / "spool") as sender:
         offer(sender, 1)  # what conflicted is no one's backlog
+
+
+def test_a_recording_does_not_empty_the_spool_of_a_live_stream(peer: Peer, tmp_path: Path) -> None:
+    peer.answering = False
+    with sending(peer, tmp_path) as sender:
+        offer(sender, 7)
+        wait_until(lambda: sender.status.waiting == 1, 20, "it to be spooled")
+    with pytest.raises(SpoolRefused, match="1 fixations of a live stream s1"), sending(peer, tmp_path, recording=True):
+        pass
+    peer.answering = True
+    with sending(peer, tmp_path) as sender:
+        assert sender.flush(timeout_s=20)
+    assert onsets(peer) == expected(7)
+    with sending(peer, tmp_path / "other", recording=True) as sender:
+        peer.answering = False
+        offer(sender, 7)
+        wait_until(lambda: sender.status.waiting == 1, 20, "it to be spooled")
+    with sending(peer, tmp_path / "other", recording=True) as sender:
+        assert sender.status.waiting == 0, "its own it has still, and offers again"
 
 
 def test_a_recording_holds_back(peer: Peer, tmp_path: Path) -> None:
