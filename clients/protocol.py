@@ -137,8 +137,8 @@ class Protocol:
             actions = self._pump()
         elif self._owed_since_s is not None and now_s >= self._owed_since_s + SILENCE_S:
             return self._connect(now_s)
-        elif self._paused_until_s is None and not self._barrier and self.drops.due(now_s):
-            actions.append(Greet(self._hello()))
+        elif self._paused_until_s is None and not self._barrier and self._next_number >= self._verify_below:
+            actions += [Greet(self._hello())] if self.drops.due(now_s) else []  # else its welcome were a batch's
         return self._noted(actions, now_s)
 
     def deadline_s(self) -> float | None:

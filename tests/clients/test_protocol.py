@@ -180,6 +180,21 @@ def test_what_was_dropped_while_nobody_answered_is_told_by_the_next_hello() -> N
     assert told(protocol.tick(2.0 + TELL_EVERY_S)) == [3], "again: it was refused"
 
 
+def test_what_was_dropped_is_not_told_while_held_fixations_are_verified() -> None:
+    """Its welcome would be taken for that of the batch, and a conflict of the batch not be heard."""
+    protocol = opened(2, recording=True)
+    protocol.drops.count = 1
+    assert protocol.tick(0.1) == [], "number 0 may come, and is held"
+    assert told(offer(protocol, 1)) == [1], "its own hello tells it"
+    protocol.received(welcome(2), 0.2)
+    protocol.drops.count = 2
+    assert protocol.tick(20.0) == []
+    assert told(offer(protocol, 2, first_row=2)) == [2]
+    protocol.received(welcome(2), 20.1)
+    protocol.drops.count = 3
+    assert told(protocol.tick(40.0)) == [3], "nothing held is left"
+
+
 def test_a_worker_that_knows_no_dropped_is_told_no_more() -> None:
     protocol = opened()
     offer(protocol, 1)
