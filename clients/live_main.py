@@ -109,9 +109,14 @@ def _optics(settings: LiveSettings) -> Optics:
 
 def _seen(settings: LiveSettings, source: Source, stack: ExitStack) -> tuple[Feed, list[Source]]:
     """Where the pictures come from: the source itself, a camera, or a file."""
+    filmed = settings.video is not None and settings.video.startswith(CAMERA)
+    if settings.camera_delay_ms and not filmed:
+        raise OptionError("--camera-delay-ms is for --video camera:N: nothing else has such a delay")
+    if settings.video_start is not None and (filmed or settings.video is None):
+        raise OptionError("--video-start is for a --video FILE: a camera has no beginning")
     if settings.video is None:
         return Feed(), [source]
-    if settings.video.startswith(CAMERA):
+    if filmed:
         what = settings.video[len(CAMERA) :]
         camera = Camera(what, source.now_ns, round(settings.camera_delay_ms * 1e6))
         return Feed(), [source, camera]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from clients.errors import OptionError
 from clients.settings import StreamSettings, load
 
 CAMERA = "camera:"
@@ -124,8 +125,13 @@ class CameraSettings(LslSettings):
     """Where Pupil Remote answers, with --gaze pupil-core."""
 
     def of_gaze(self) -> LslSettings | PupilCoreSettings:
-        """The same, as options of the gaze's own source."""
+        """The same, as options of the gaze's own source. Raises :class:`OptionError` for what it has no use for."""
         kind = LslSettings if self.gaze == "lsl" else PupilCoreSettings
+        heard = {*kind.model_fields, "camera", "gaze"} - {"video"} - ({"address"} if self.gaze == "lsl" else set())
+        unheard = sorted(self.model_fields_set - heard)
+        if unheard:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in unheard)
+            raise OptionError(f"{named} would go unheard: the video is camera {self.camera}, the gaze {self.gaze}'s")
         same = {name: value for name, value in self if name in kind.model_fields}
         return kind(**(same | {"video": f"{CAMERA}{self.camera}"}))
 

@@ -13,7 +13,7 @@ import cv2
 import pytest
 
 from clients.errors import ClientError, OptionError, SourceError, UnitsUnknown
-from clients.live_settings import LslSettings
+from clients.live_settings import LslSettings, PupilCoreSettings, load_live
 from clients.lsl import Layout, layout_of
 from clients.main import main
 from tests.clients.capture import Viewer
@@ -132,9 +132,27 @@ def test_a_description_that_says_too_little(
         (["--video=camera:0"], UnitsUnknown, "--px-per-degree"),
         (["--video=/gone.mp4", "--px-per-degree=9"], SourceError, "not there"),
         (["--video=camera:0", "--px-per-degree=9", "--gaze-frame=9"], OptionError, "--gaze-frame"),
+        (["--video=camera:0", "--px-per-degree=9", "--video-start=3"], OptionError, "a camera has no beginning"),
+        (["--video=film.mp4", "--px-per-degree=9", "--camera-delay-ms=3"], OptionError, "nothing else has such"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, more: list[str], kind: type[ClientError], said: str) -> None:
     with pytest.raises(kind, match=said):
         main(["lsl", f"--spool={tmp_path / 'spool'}", *more])
     assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--video=film.mp4"], "--video would go unheard"),
+        (["--address=127.0.0.1:1"], "--address would go unheard: the video is camera 2, the gaze lsl's"),
+        (["--gaze=pupil-core", "--name=tobii", "--origin=top"], "--name, --origin would go unheard"),
+    ],
+)
+def test_a_camera_hears_every_option_or_refuses_it(more: list[str], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        load_live("camera", ["2", "--px-per-degree=9", *more])
+    heard = load_live("camera", ["2", "--gaze=pupil-core", "--address=127.0.0.1:1", "--camera-delay-ms=4"])
+    assert isinstance(heard, PupilCoreSettings)
+    assert (heard.video, heard.address, heard.camera_delay_ms) == ("camera:2", "127.0.0.1:1", 4.0)
