@@ -29,7 +29,8 @@ INTRINSICS = "world.intrinsics"
 def read(path: Path, asked: Asked) -> Recorded:
     """The export in the folder ``path``."""
     track = _gaze(path / GAZE)
-    fixations = placed(track, _fixations(path / FIXATIONS)) if (path / FIXATIONS).is_file() else None
+    told = _fixations(path / FIXATIONS) if (path / FIXATIONS).is_file() else None
+    fixations = None if told is None else placed(track, told, asked.settings.min_confidence)
     needed = asked.own_video and asked.frame is None
     frame, why = _frame(path, asked.shown_px) if needed else (None, "")
     return Recorded(track, fixations, frame, notes=(f"gaze from {GAZE}, origin bottom left", *([why] if why else [])))

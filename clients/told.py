@@ -12,14 +12,17 @@ from clients.fixations import DetectorSettings, Fixation
 from clients.gaze import GazeTrack
 
 
-def placed(track: GazeTrack, fixations: Iterable[Fixation]) -> tuple[Fixation, ...]:
+def placed(
+    track: GazeTrack, fixations: Iterable[Fixation], min_confidence: float | None = None
+) -> tuple[Fixation, ...]:
     """``fixations`` in order of their onsets, each at the median of the samples of its beginning.
 
     As our own detectors do it: the gaze point has to fit the frame shown at the onset, also where the head or the
     target moved on. Where there is no sample, the place told (x, y) stays; without one (NaN) it is no fixation.
     """
     settings = DetectorSettings()
-    usable = track.timed & np.isfinite(track.x) & np.isfinite(track.y) & (track.confidence >= settings.min_confidence)
+    least = settings.min_confidence if min_confidence is None else min_confidence
+    usable = track.timed & np.isfinite(track.x) & np.isfinite(track.y) & (track.confidence >= least)
     order = np.flatnonzero(usable)[np.argsort(track.time_ns[usable], kind="stable")]
     time_ns, x, y = track.time_ns[order], track.x[order], track.y[order]
     found = []
