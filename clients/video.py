@@ -196,7 +196,7 @@ class Looped:
 
     def nearest(self, time_ns: int) -> Frame | None:
         """See :class:`Frames`."""
-        if self._length_ns is None:
+        if self._length_ns is None or time_ns < 0:
             frame = self._video.nearest(time_ns)
             if frame is not None or time_ns < 0:
                 return frame
