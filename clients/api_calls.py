@@ -34,7 +34,11 @@ class Calls:
 
     def json(self, method: str, path: str, *, body: Any = None, **params: Any) -> Any:
         """The JSON of an answer; parameters that are None are left out. Raises :class:`ApiError`."""
-        return self.whole(method, path, json=body, params=params).json()
+        response = self.whole(method, path, json=body, params=params)
+        try:
+            return response.json()
+        except ValueError:
+            raise ApiError(None, "error", f"{response.url} answered no JSON: is it rjepa that answers there?") from None
 
     def whole(self, method: str, path: str, *, params: dict[str, Any] | None = None, **more: Any) -> httpx.Response:
         """An answer with its body. Raises :class:`ApiError`."""

@@ -84,12 +84,13 @@ def follow(calls: Calls, stream: str | None, after: int | None, patience_s: floa
     """Events after the id ``after``, or from now on. See :meth:`clients.api.Api.events`."""
     reached = after
     begun = False
-    pause_s, away_s = FIRST_PAUSE_S, 0.0
+    pause_s = FIRST_PAUSE_S
+    away_since_s: float | None = None
     while True:
         try:
             for block in _blocks(calls, stream, reached):
                 reached = reached if block.id is None else block.id
-                begun, pause_s, away_s = True, FIRST_PAUSE_S, 0.0
+                begun, pause_s, away_since_s = True, FIRST_PAUSE_S, None
                 event = _typed(block)
                 if event is not None:
                     yield event
@@ -98,10 +99,10 @@ def follow(calls: Calls, stream: str | None, after: int | None, patience_s: floa
             if not (begun and _may_pass(error)):
                 raise
             why = error
-        if away_s >= patience_s:
+        away_since_s = time.monotonic() if away_since_s is None else away_since_s
+        if time.monotonic() - away_since_s >= patience_s:
             raise why
         time.sleep(pause_s)
-        away_s += pause_s
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -151,9 +151,10 @@ def test_where_no_server_answers(tmp_path: Path) -> None:
 
 def test_where_something_else_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
+        html = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"
 
         def answer() -> None:
-            for body in (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno", b"what?\r\n\r\n", b""):
+            for body in (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno", b"what?\r\n\r\n", b"", html):
                 with other.accept()[0] as connection:
                     connection.recv(1 << 16)
                     connection.sendall(body)
@@ -161,7 +162,7 @@ def test_where_something_else_answers() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         url = f"http://127.0.0.1:{other.getsockname()[1]}"
-        for status, told in ((500, "is it rjepa"), (None, "was cut"), (None, "was cut")):
+        for status, told in ((500, "is it rjepa"), (None, "was cut"), (None, "was cut"), (None, "no JSON")):
             with rjepa.Api(url) as made, pytest.raises(rjepa.ApiError, match=told) as caught:
                 made.model()
             assert caught.value.status == status
