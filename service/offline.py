@@ -270,8 +270,6 @@ def cut_or_none(frame: NDArray[np.uint8], x: float, y: float, size: FrameSize) -
 GAZE = {".csv", ".tsv", ".txt", ".mat", ".asc"}
 RECORDING_OPTIONS = ("px_per_degree", *ReadingSettings.model_fields)
 """How a recording is read: options of ``rjepa stream recording``, here for every recording alike."""
-READ_OPTIONS = (*RECORDING_OPTIONS, "format", "eye", "video_message", "video_loop")
-"""What one recording can be told besides."""
 
 
 def add_recording_options(parser: ArgumentParser) -> None:
@@ -314,9 +312,9 @@ def read_recording(path: str | Path, *, video: str | Path | None = None, **optio
     used, :class:`LearnRefused` where no fixation shows anything.
     """
     given = {name: _as_typed(value) for name, value in options.items() if value is not None}
-    unknown = set(given) - set(READ_OPTIONS)
+    unknown = set(given) - set(RECORDING_OPTIONS)
     if unknown:
-        raise LearnRefused(f"no option {', '.join(sorted(unknown))}; there are: {', '.join(READ_OPTIONS)}")
+        raise LearnRefused(f"no option {', '.join(sorted(unknown))}; there are: {', '.join(RECORDING_OPTIONS)}")
     parts = {"path": Path(path)} | ({} if video is None else {"video": Path(video)})
     return _see({**given, **parts}, "read_recording")
 
