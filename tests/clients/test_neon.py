@@ -323,7 +323,7 @@ def test_a_packet_cut_short_and_a_dead_time_echo_end_nothing(phone: Phone) -> No
 def test_addresses_and_refusals(tmp_path: Path) -> None:
     assert parse_address("192.168.1.21") == ("192.168.1.21", 8080)
     assert parse_address("http://neon.local:8081/") == ("neon.local", 8081)
-    for address in ("x:y", "a b c", "x:0", "x:99999"):
+    for address in ("x:y", "a b c", "x:0", "x:99999", "x:²"):
         with pytest.raises(OptionError, match="no address of a phone"):
             parse_address(address)
     with pytest.raises(OptionError, match="no address of a phone"):

@@ -251,7 +251,7 @@ def test_addresses() -> None:
 
     assert parse_address("lab-3") == "lab-3:50020"
     assert parse_address("tcp://10.0.0.2:1234") == "10.0.0.2:1234"
-    for wrong in ("", "a:b", "a:0", "a:70000"):
+    for wrong in ("", "a:b", "a:0", "a:70000", "a:²"):
         with pytest.raises(OptionError):
             parse_address(wrong)
 
