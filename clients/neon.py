@@ -146,7 +146,7 @@ class Neon:
             async for datum in receive(url):
                 self._heard_s = time.monotonic()
                 take(datum, feed)
-        except (ValueError, struct.error, *_broken()) as error:  # of the libraries' unpackers, after a lost packet
+        except _broken() as error:
             raise OSError(f"{url} could not be read: {_why(error)}") from None
         raise OSError(f"{url} ended")
 
@@ -234,10 +234,10 @@ def _away() -> tuple[type[Exception], ...]:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What its decoder raises for bytes that are no picture."""
+    """What they raise for bytes that are not what they should be, as after a lost packet."""
     from av.error import FFmpegError
 
-    return (FFmpegError,)
+    return ValueError, struct.error, FFmpegError
 
 
 def _why(error: BaseException) -> str:
