@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from clients.errors import SourceError, UnitsUnknown
 from clients.feed import Feed
 from clients.fixations import DetectorSettings, Sample
 from clients.frames import BrokenFrame, LiveFrame
-from clients.live import Live, running
+from clients.live import SHOW_EVERY_S, Live, running
 from clients.optics import Optics
 from clients.progress import Progress
+from clients.sender import Sender
 from clients.session import Session
 from clients.settings import StreamSettings
 from tests.clients.peer import Peer
@@ -205,3 +207,40 @@ def test_no_units_is_an_error_only_after_the_source_had_its_time(
         live.look(0, 400 * MS, 0.5, 0.5)
         wait_until(lambda: live.error is not None, 30, "the error")
         assert isinstance(live.error, UnitsUnknown)
+
+
+def test_a_spool_that_stays_full_is_said_once(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two fixations nothing is dropped, and it is as full as before; it is over when one is taken again."""
+    monkeypatch.setattr("clients.sender.QUEUE", 4)
+    monkeypatch.setattr("clients.session.Sender", partial(Sender, capacity=1))
+    peer.answering = False
+    with bench(peer, tmp_path) as made:
+
+        def looked() -> None:
+            """It has looked twice what became of them."""
+            begun_s = made.live._shown_s
+            wait_until(lambda: made.live._shown_s > begun_s + 1.1 * SHOW_EVERY_S, 30, "a second look")
+
+        def fixate(number: int) -> None:
+            from_ns = number * S
+            made.frames(from_ns, from_ns + S)
+            made.look(from_ns + 100 * MS, from_ns + 400 * MS, 0.3 + 0.1 * (number % 2), 0.5)
+            made.lose(from_ns + 400 * MS, from_ns + 600 * MS)
+            made.found(number + 1)
+
+        made.begin()
+        for number in range(8):
+            fixate(number)
+            if number >= 5:
+                looked()
+        dropped = made.session.summary.dropped["spool_full"]
+        assert dropped == 3
+        said = capsys.readouterr().err
+        assert (said.count("ALARM spool_full"), said.count("is over")) == (1, 0)
+        peer.answering = True
+        wait_until(lambda: made.sender.status.waiting == 0, 30, "room")
+        fixate(8)
+        looked()
+        assert f"spool_full is over: {dropped} fixations were dropped" in capsys.readouterr().err
