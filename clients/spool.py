@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class Spool:
             ) from None
         self._database = _open(folder)
         try:
-            self._begin()
+            with self._writable():
+                self._begin()
         except BaseException:
             self._database.close()
             raise
@@ -86,14 +88,16 @@ class Spool:
                 "acked: send them first by starting that source again, or give the recording another name with "
                 "--stream or another folder with --spool"
             )
-        self.forget()
-        self._put("recorded", 1)
-        self.commit()
+        with self._writable():
+            self.forget()
+            self._put("recorded", 1)
+            self.commit()
 
     def begin_live(self) -> None:
         """What is kept from now on exists nowhere else."""
-        self._put("recorded", None)
-        self.commit()
+        with self._writable():
+            self._put("recorded", None)
+            self.commit()
 
     def entries(self) -> list[Entry]:
         """What is kept, oldest first."""
@@ -169,6 +173,16 @@ class Spool:
         self._put("format", FORMAT)
         self._database.execute("INSERT OR REPLACE INTO meta VALUES ('stream', ?)", (self.stream,))
         self.commit()
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """At the beginning a disk that takes nothing is an error; later it is waited for (clients/courier.py)."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise SpoolRefused(
+                f"spool {self.folder} can't be written ({error}): make room, or give another folder with --spool"
+            ) from None
 
     def _number(self, key: str) -> int | None:
         found = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

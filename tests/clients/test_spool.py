@@ -134,3 +134,18 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolRefused, match="can't be made"):
         Spool(tmp_path / "file" / "spool", "s1")
+
+
+def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "s1")
+
+    def full(self: Spool) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Spool, "commit", full)
+    for begin in (spool.begin_live, spool.begin_recording):
+        with pytest.raises(SpoolRefused, match="disk is full.: make room"):
+            begin()
+    spool.close()
+    with pytest.raises(SpoolRefused, match="disk is full.: make room"):
+        Spool(tmp_path, "s1")
