@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from clients.errors import ClientError, OptionError, SourceError, StreamConflict, UnitsUnknown
+from clients.fixations import Fixation
 from clients.formats import FORMATS
+from clients.gaze import GazeTrack
 from clients.main import main
 from clients.opened import OpenedRecording, open_recording
 from clients.settings import RecordingFormat, RecordingSettings, load
+from clients.told import placed
 from tests.clients.conftest import write_video
 from tests.clients.made_recordings import BEGIN_NS, MAKERS, PLACES, PLANTED, Made, frame_times
 from tests.clients.peer import Peer
@@ -283,3 +286,12 @@ def test_its_own_video_is_not_looped(tmp_path: Path) -> None:
     made = MAKERS["neon-export"](tmp_path)
     with pytest.raises(OptionError, match="has its own"):
         opened(made.path, "--video-loop")
+
+
+@pytest.mark.parametrize(("min_confidence", "x"), [(0.3, 0.25), (0.5, 0.75), (None, 0.75)])
+def test_a_trackers_fixation_is_placed_by_the_samples_that_count(min_confidence: float | None, x: float) -> None:
+    """Where none does, it stays where the tracker said it was."""
+    at, sure = np.arange(10), np.ones(10, np.bool_)
+    track = GazeTrack(Path("made"), at * 4_000_000, sure, np.full(10, 0.25), np.full(10, 0.5), np.full(10, 0.4))
+    (found,) = placed(track, [Fixation(0, 36_000_000, 0.75, 0.5)], min_confidence)
+    assert found.x == x

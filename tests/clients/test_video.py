@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clients.errors import SourceError
-from clients.video import Picture, Video, open_frames
+from clients.video import SECOND_NS, Looped, Picture, Video, open_frames
 from tests.clients.conftest import write_video
 
 MS = 1_000_000
@@ -48,6 +48,15 @@ def test_a_step_back_begins_again(counting: Path) -> None:
         for time_ms, expected in ((700, 17), (80, 2), (5000, None), (0, 0), (360, 9), (320, 8)):
             frame = video.nearest(time_ms * MS)
             assert (None if frame is None else number(frame)) == expected
+
+
+def test_a_loop_has_a_beginning(counting: Path) -> None:
+    with Video(counting) as video:
+        looped = Looped(video)
+        assert looped.nearest(-SECOND_NS) is None
+        again = looped.nearest(1000 * SECOND_NS)
+        assert again is not None
+        assert looped.nearest(-SECOND_NS) is None, "its length is known now, and it began when it began"
 
 
 def test_every_frame_once(counting: Path) -> None:
