@@ -4,8 +4,8 @@
     python -m clients.detection_table ../shared/data/andersson2017 --write    and puts it into docs/detection.md
 
 Every detector is tried with the settings of a small grid of its own. Which of them judges a viewer is chosen on the
-other viewers alone (the highest F1 over them together, then the highest kappa), so that none is judged on what its
-settings were chosen on. A viewer that was recorded twice is left out with both recordings. Beside that, each with the
+other viewers alone (by each of CRITERIA in turn, over them together), so that none is judged on what its settings were
+chosen on. A viewer that was recorded twice is left out with both recordings. Beside that, each with the
 one that is best on all of them: what it could do at most. pymovements comes with
 rjepa[dev]; it takes velocities and positions in degrees as our reader gives them.
 """
