@@ -255,6 +255,11 @@ class Api:
         told = self._calls.json("POST", f"{_at(checkpoint)}/restore", body={})
         return answers.Checkpoint.model_validate(told)
 
+    def keep_checkpoint(self, checkpoint: str, *, pinned: bool, label: str | None = None) -> answers.Checkpoint:
+        """Pin it or leave it to retention; ``label`` is its new one, None leaves it the one it has."""
+        body = {"pinned": pinned, "label": label}
+        return answers.Checkpoint.model_validate(self._calls.json("PATCH", _at(checkpoint), body=body))
+
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete it for ever."""
         self._calls.json("DELETE", _at(checkpoint))

@@ -304,6 +304,17 @@ class CheckpointWish(_Wish):
     pinned: bool = Field(False, description="a pinned checkpoint is deleted by hand only")
 
 
+class CheckpointChange(_Wish):
+    """How a checkpoint is to be kept from now on."""
+
+    pinned: bool = Field(description="true: deleted by hand only; false: as long as retention keeps it")
+    label: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="what to call it from now on; without it, it keeps the label it has",
+        examples=["before lunch"],
+    )
+
+
 class StreamDone(_Shape):
     """A command about a stream is durable."""
 

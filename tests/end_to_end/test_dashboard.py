@@ -160,6 +160,12 @@ def test_going_back_asks_first(lab: Halves, browser: Any) -> None:
         page.click("text=Take a checkpoint")
         seen.says("#done", "Taken")
         seen.says("#checkpoints", "pinned before lunch")
+        page.click("[aria-label='Unpin before lunch']")
+        seen.says("#done", "Unpinned")
+        page.click("[aria-label='Pin before lunch']")
+        seen.says("#done", "Pinned: it stays")
+        assert page.evaluate("document.activeElement.ariaLabel") == "Unpin before lunch", "the focus stays on it"
+        seen.says("#checkpoints", "pinned before lunch")
         lab.look("s1", 3)
         page.click("[aria-label='Go back to before lunch']")
         seen.says("#dialog", "Nothing stored is erased")

@@ -168,6 +168,9 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
     file = api.download(taken.id, tmp_path / "mine.safetensors")
     assert file.stat().st_size == taken.size_bytes
     assert list(tmp_path.iterdir()) == [file], "nothing else is left"
+    assert api.keep_checkpoint(taken.id, pinned=False).pinned is False
+    named = api.keep_checkpoint(taken.id, pinned=True, label="ours")
+    assert named == api.checkpoint(taken.id) == taken.model_copy(update={"label": "ours"})
     assert api.restore(taken.id).parent == taken.id
     api.delete_checkpoint(taken.id)
     assert api.reset("calls").done == "reset"

@@ -418,6 +418,7 @@ def test_the_openapi_document_names_every_call(still: httpx.Client) -> None:
         "GET /v1/checkpoints/{checkpoint}",
         "GET /v1/checkpoints/{checkpoint}/download",
         "POST /v1/checkpoints/{checkpoint}/restore",
+        "PATCH /v1/checkpoints/{checkpoint}",
         "DELETE /v1/checkpoints/{checkpoint}",
     } == calls
     schemas = document["components"]["schemas"]
