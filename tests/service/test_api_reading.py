@@ -381,6 +381,7 @@ def test_metrics_tell_the_streams(lab: Lab, client: httpx.Client) -> None:
         'rjepa_stream_last_error{stream="s1"} 0.25',
         'rjepa_stream_lag{stream="s1"} 0.0',
         "rjepa_worker_up 0.0",
+        'rjepa_alarms{kind="data_lost"} 0.0',  # so that the first one is a rise
     ):
         assert line in text
     with working(lab.folder, waiting=3), interface(lab.folder) as other:
