@@ -172,10 +172,11 @@ class LossPoint(Answer):
 
 
 class Loss(Answer):
-    """The loss curve, thinned; ``count`` fixations before that, smoothed over ``window``."""
+    """The loss curve, thinned; ``count`` fixations before that, up to ``newest``, smoothed over ``window``."""
 
     points: list[LossPoint]
     count: int
+    newest: int | None = None
     window: int
     trivial_name: str | None = None
 

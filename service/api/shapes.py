@@ -259,6 +259,9 @@ class Loss(_Shape):
 
     points: list[LossPoint] | list[LossPosition] = Field(description="by time, or by position")
     count: int = Field(description="fixations with an error in the range, before decimation", examples=[1188])
+    newest: int | None = Field(
+        None, description="by=time: seq of the last of them, be it among the points or not", examples=[1199]
+    )
     window: int | None = Field(None, description="by=time: fixations of the running mean", examples=[100])
     trivial_name: str | None = Field(
         None, description="by=time: which trivial predictor is the best one here", examples=["carry_ar1"]
