@@ -188,6 +188,10 @@ class Api:
         told = self._calls.json("GET", f"{_of(name)}/loss", by="position", points=points)
         return [answers.LossPosition.model_validate(each) for each in told["points"]]
 
+    def trajectory(self, name: str, *, points: int = 300) -> answers.Trajectory:
+        """The newest ``points`` embeddings on their own first two principal components; empty before the second."""
+        return answers.Trajectory.model_validate(self._calls.json("GET", f"{_of(name)}/trajectory", points=points))
+
     def patch(self, name: str, seq: int) -> NDArray[np.uint8]:
         """The stored patch of a fixation, uint8 (50, 50, 3) RGB."""
         import cv2

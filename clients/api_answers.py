@@ -189,6 +189,23 @@ class LossPosition(Answer):
     count: int
 
 
+class TrajectoryPoint(Answer):
+    """One fixation's embedding in the plane of two principal components."""
+
+    seq: int
+    error: float | None
+    first: float
+    second: float
+
+
+class Trajectory(Answer):
+    """The newest embeddings in a plane, which holds ``shares`` of their variance along its two axes."""
+
+    stream: str
+    shares: list[float]
+    points: list[TrajectoryPoint]
+
+
 class Checkpoint(Answer):
     """A checkpoint."""
 

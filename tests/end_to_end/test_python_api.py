@@ -154,6 +154,9 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
     errors = [row["prediction_error"] for row in rows if row["prediction_error"] is not None]
     assert [point.error for point in api.loss("calls").points] == errors
     assert sum(each.count for each in api.loss_by_position("calls")) == len(errors)
+    path = api.trajectory("calls", points=5)
+    assert [point.seq for point in path.points] == [3, 4, 5, 6, 7]
+    assert path.points[-1].error == rows[-1]["prediction_error"]
     assert np.array_equal(api.patch("calls", 3), PATCHES[3])
     png = cv2.imencode(".png", PATCHES[0][:, :, ::-1])[1].tobytes()
     assert np.array_equal(api.embed(PATCHES[0]), api.embed(png))
