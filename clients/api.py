@@ -188,6 +188,10 @@ class Api:
         told = self._calls.json("GET", f"{_of(name)}/loss", by="position", points=points)
         return [answers.LossPosition.model_validate(each) for each in told["points"]]
 
+    def trajectory(self, name: str, *, points: int = 300) -> answers.Trajectory:
+        """The newest ``points`` embeddings on their own first two principal components; empty before the second."""
+        return answers.Trajectory.model_validate(self._calls.json("GET", f"{_of(name)}/trajectory", points=points))
+
     def patch(self, name: str, seq: int) -> NDArray[np.uint8]:
         """The stored patch of a fixation, uint8 (50, 50, 3) RGB."""
         import cv2
@@ -254,6 +258,11 @@ class Api:
         """Go back to a checkpoint's parameters on a new timeline; returns the new checkpoint once that is durable."""
         told = self._calls.json("POST", f"{_at(checkpoint)}/restore", body={})
         return answers.Checkpoint.model_validate(told)
+
+    def keep_checkpoint(self, checkpoint: str, *, pinned: bool, label: str | None = None) -> answers.Checkpoint:
+        """Pin it or leave it to retention; ``label`` is its new one, None leaves it the one it has."""
+        body = {"pinned": pinned, "label": label}
+        return answers.Checkpoint.model_validate(self._calls.json("PATCH", _at(checkpoint), body=body))
 
     def delete_checkpoint(self, checkpoint: str) -> None:
         """Delete it for ever."""

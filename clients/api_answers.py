@@ -172,10 +172,11 @@ class LossPoint(Answer):
 
 
 class Loss(Answer):
-    """The loss curve, thinned; ``count`` fixations before that, smoothed over ``window``."""
+    """The loss curve, thinned; ``count`` fixations before that, up to ``newest``, smoothed over ``window``."""
 
     points: list[LossPoint]
     count: int
+    newest: int | None = None
     window: int
     trivial_name: str | None = None
 
@@ -186,6 +187,23 @@ class LossPosition(Answer):
     position: int
     mean: float
     count: int
+
+
+class TrajectoryPoint(Answer):
+    """One fixation's embedding in the plane of two principal components."""
+
+    seq: int
+    error: float | None
+    first: float
+    second: float
+
+
+class Trajectory(Answer):
+    """The newest embeddings in a plane, which holds ``shares`` of their variance along its two axes."""
+
+    stream: str
+    shares: list[float]
+    points: list[TrajectoryPoint]
 
 
 class Checkpoint(Answer):

@@ -145,6 +145,28 @@ class Checkpoints(Folder):
             self._fault("done")
             return manifest
 
+    def keep(self, checkpoint: str, *, pinned: bool, label: str | None = None) -> Manifest:
+        """Pin a checkpoint or leave it to retention; ``label`` is its new one, None leaves it the one it has.
+
+        Durable when this returns, whole or not at all. Raises :class:`RequestRefused` (404), :class:`CheckpointBad`,
+        :class:`StorageFull` or :class:`StorageFailed`.
+        """
+        with self._lock:
+            manifest = self.manifest(checkpoint)
+            changed = {"pinned": pinned} | ({} if label is None else {"label": label})
+            manifest = manifest.model_copy(update=changed)
+            folder = self.folder / checkpoint
+            new = folder / f".new-{MANIFEST}"
+            with _disk_errors(self.folder):
+                try:
+                    _tell(manifest, new)
+                    self._fault("rename")
+                    new.replace(folder / MANIFEST)
+                    sync_folder(folder)
+                finally:
+                    new.unlink(missing_ok=True)
+            return manifest
+
     def delete(self, checkpoint: str) -> None:
         """Delete a checkpoint. Raises :class:`RequestRefused` (404), :class:`StorageFailed`."""
         with self._lock:
@@ -259,10 +281,7 @@ class Checkpoints(Folder):
             sha256=sha256,
             diagnostics=beside,
         )
-        body = manifest.model_dump(mode="json")
-        text = json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1)
-        (part / MANIFEST).write_text(text)
-        _sync_file(part / MANIFEST)
+        _tell(manifest, part / MANIFEST)
         sync_folder(part)
         return manifest
 
@@ -274,6 +293,13 @@ class Checkpoints(Folder):
             number += 1
             name = f"{plain}-{number}"
         return name
+
+
+def _tell(manifest: Manifest, path: Path) -> None:
+    """Write a manifest with its own sha256; the file's content is durable, its name is not yet."""
+    body = manifest.model_dump(mode="json")
+    path.write_text(json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1))
+    _sync_file(path)
 
 
 def _settled(path: Path) -> tuple[int, str]:

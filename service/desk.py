@@ -15,8 +15,9 @@ command  name, stream, arguments                       id (of its journal entry)
                                                        carried out already), what it came to
 ======== ============================================= ====================================================
 
-A command is answered once it is durable and, where its turn comes within 2 s, carried out. ``checkpoint``, ``restore``
-and ``delete_checkpoint`` are answered when they are done; after 50 s with 504 ``pending``: they will be.
+A command is answered once it is durable and, where its turn comes within 2 s, carried out. ``checkpoint`` and those
+about one (``restore``, ``keep_checkpoint``, ``delete_checkpoint``) are answered when they are done; after 50 s with 504
+``pending``: they will be.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ EMBED_ALL_S = 50.0
 """How long a call with many patches may take; less than whoever asks is ready to wait."""
 MAX_PATCHES = 64
 ABOUT_STREAMS = ("reset", "delete")
-ABOUT_CHECKPOINTS = ("restore", "delete_checkpoint")
+ABOUT_CHECKPOINTS = ("restore", "keep_checkpoint", "delete_checkpoint")
 COMMANDS = ("pause", "resume", "rates", *ABOUT_STREAMS, "checkpoint", *ABOUT_CHECKPOINTS)
 DONE_FIRST = ("checkpoint", *ABOUT_CHECKPOINTS)
 """Commands that are answered only when they are done."""
@@ -189,16 +190,14 @@ class Desk:
             try:
                 self._checkpoints.manifest(checkpoint)
             except CheckpointBad as error:
-                if name == "restore":
+                if name != "delete_checkpoint":
                     raise RequestRefused(409, error.code, str(error)) from None
+            if name == "keep_checkpoint":
+                _check_kept(arguments.get("label"), arguments.get("pinned"))
         elif name == "rates":
             self._check_rates(arguments.get("rates"))
         elif name == "checkpoint":
-            label, pinned = arguments.get("label"), arguments.get("pinned", False)
-            if not (label is None or (isinstance(label, str) and len(label) <= 256)) or not isinstance(pinned, bool):
-                raise RequestRefused(
-                    422, "bad_argument", "label is a text of at most 256 characters, pinned true or false"
-                )
+            _check_kept(arguments.get("label"), arguments.get("pinned", False))
 
     def _check_rates(self, rates: Any) -> None:
         known = self._learner.rates
@@ -271,6 +270,11 @@ class Desk:
             embed.call.refuse(422, "bad_argument", str(error))
         else:
             embed.call.answer({"embeddings": embeddings} if patches else {"embedding": embeddings[0]})
+
+
+def _check_kept(label: Any, pinned: Any) -> None:
+    if not (label is None or (isinstance(label, str) and len(label) <= 256)) or not isinstance(pinned, bool):
+        raise RequestRefused(422, "bad_argument", "label is a text of at most 256 characters, pinned true or false")
 
 
 def _given_up(line: deque[_Embed], now_s: float) -> list[_Embed]:

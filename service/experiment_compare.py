@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,6 @@ def _short(values: list[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _sum(found: Side) -> list[float]:
-    """What tells one array from another."""
-    return [*found.answers.shape, float(found.answers.sum()), float(np.abs(found.answers).sum())]
+def _sum(found: Side) -> list[int | str]:
+    """What tells one array from another, the same rows in another order too."""
+    return [*found.answers.shape, hashlib.sha256(np.ascontiguousarray(found.answers).tobytes()).hexdigest()]

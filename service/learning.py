@@ -203,7 +203,7 @@ class LearningLoop:
             turn.writes.append(Result(entry.id, failure(409, "refused", "it ended the process three times")))
         else:
             self._applier.mark.begin(entry.id)
-            value = self._restore(entry, turn) if name == "restore" else self._delete_checkpoint(entry)
+            value = self._about_checkpoint(name, entry, turn)
             self._applier.mark.end()
             if not value["ok"]:
                 turn.alarms.append(Alarm("command_failed", f"{name}: {value['detail']}"))
@@ -228,6 +228,13 @@ class LearningLoop:
         self._tell_looks(wait=True)
         place = self._applier.place(label=arguments.get("label"), pinned=bool(arguments.get("pinned")))
         self._writer.submit(self._applier.learner.snapshot(), place, done, diagnostics=self._diagnostics())
+
+    def _about_checkpoint(self, name: str, entry: Entry, turn: Turn) -> dict[str, Any]:
+        if name == "restore":
+            return self._restore(entry, turn)
+        if name == "keep_checkpoint":
+            return self._keep_checkpoint(entry)
+        return self._delete_checkpoint(entry)
 
     def _restore(self, entry: Entry, turn: Turn) -> dict[str, Any]:
         """Go back to a checkpoint: it is done once a new one, of the old parameters, is durable; else nothing is."""
@@ -262,6 +269,20 @@ class LearningLoop:
         turn.writes.append(Timeline(timeline, written.created, manifest.timeline, name, manifest.journal, entry.id))
         log.info("went back to checkpoint %s (journal id %d): timeline %d", name, manifest.journal, timeline)
         return {"ok": True, "checkpoint": written.json_object()}
+
+    def _keep_checkpoint(self, entry: Entry) -> dict[str, Any]:
+        arguments = entry.body["arguments"]
+        try:
+            kept = self._checkpoints.keep(
+                arguments["checkpoint"], pinned=arguments["pinned"], label=arguments.get("label")
+            )
+        except RequestRefused as error:
+            return failure(error.status, error.code, error.detail)
+        except CheckpointBad as error:
+            return failure(409, error.code, str(error))
+        except StorageFailed as error:
+            return failure(503, error.code, str(error))
+        return {"ok": True, "checkpoint": kept.json_object()}
 
     def _delete_checkpoint(self, entry: Entry) -> dict[str, Any]:
         name = entry.body["arguments"]["checkpoint"]

@@ -1,4 +1,4 @@
-"""``/v1/checkpoints``: list, take, look at, download, go back to, delete."""
+"""``/v1/checkpoints``: list, take, look at, pin or label, download, go back to, delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.access import NAME_PATTERN
 from service.api.problems import Problem
 from service.api.security import json_only
-from service.api.shapes import Checkpoint, Checkpoints, CheckpointWish, Deleted
+from service.api.shapes import Checkpoint, CheckpointChange, Checkpoints, CheckpointWish, Deleted
 from service.api.site import Anything, Site, answer
 from service.api.streaming import Streamed
 from service.manifests import Folder
@@ -37,9 +37,12 @@ _FILE: dict[str, Any] = {
 def router(site: Site) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
-    folder = Folder(site.settings.data_dir / "checkpoints")
-    changing = [Depends(json_only), site.queue("command")]
+    _looking(routes, Folder(site.settings.data_dir / "checkpoints"))
+    _changing(routes, site)
+    return routes
 
+
+def _looking(routes: APIRouter, folder: Folder) -> None:
     @routes.get("", response_model=Checkpoints, summary="Checkpoints, newest first")
     def list_checkpoints(
         after: Annotated[
@@ -49,19 +52,6 @@ def router(site: Site) -> APIRouter:
     ) -> Response:
         every = [manifest.json_object() for manifest in reversed(folder.list())]
         return answer(_page(every, after, limit))
-
-    @routes.post(
-        "",
-        status_code=201,
-        response_model=Checkpoint,
-        summary="Take a checkpoint, with a label, pinned or not",
-        dependencies=changing,
-    )
-    def take_checkpoint(wish: CheckpointWish | None = None) -> Response:
-        """Answered once it is durable."""
-        wanted = wish or CheckpointWish()
-        taken = site.worker.command("checkpoint", label=wanted.label, pinned=wanted.pinned)["checkpoint"]
-        return answer(taken, 201, {"Location": f"/v1/checkpoints/{taken['id']}"})
 
     @routes.get("/{checkpoint}", response_model=Checkpoint, summary="One checkpoint")
     def get_checkpoint(checkpoint: CheckpointId) -> Response:
@@ -87,6 +77,23 @@ def router(site: Site) -> APIRouter:
         }
         return Streamed(_pieces(file), media_type="application/octet-stream", headers=headers)
 
+
+def _changing(routes: APIRouter, site: Site) -> None:
+    changing = [Depends(json_only), site.queue("command")]
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=Checkpoint,
+        summary="Take a checkpoint, with a label, pinned or not",
+        dependencies=changing,
+    )
+    def take_checkpoint(wish: CheckpointWish | None = None) -> Response:
+        """Answered once it is durable."""
+        wanted = wish or CheckpointWish()
+        taken = site.worker.command("checkpoint", label=wanted.label, pinned=wanted.pinned)["checkpoint"]
+        return answer(taken, 201, {"Location": f"/v1/checkpoints/{taken['id']}"})
+
     @routes.post(
         "/{checkpoint}/restore",
         response_model=Checkpoint,
@@ -97,12 +104,21 @@ def router(site: Site) -> APIRouter:
         """Answered with the new checkpoint once it is durable; every stream then starts a new sequence."""
         return answer(site.worker.command("restore", checkpoint=checkpoint)["checkpoint"])
 
+    @routes.patch(
+        "/{checkpoint}",
+        response_model=Checkpoint,
+        summary="Pin a checkpoint or leave it to retention; change its label",
+        dependencies=changing,
+    )
+    def change_checkpoint(checkpoint: CheckpointId, change: CheckpointChange) -> Response:
+        """Answered once it is durable. One that is unpinned goes when retention has no other reason to keep it."""
+        told = {"checkpoint": checkpoint, "pinned": change.pinned, "label": change.label}
+        return answer(site.worker.command("keep_checkpoint", **told)["checkpoint"])
+
     @routes.delete("/{checkpoint}", response_model=Deleted, summary="Delete a checkpoint", dependencies=changing)
     def delete_checkpoint(checkpoint: CheckpointId) -> Response:
         site.worker.command("delete_checkpoint", checkpoint=checkpoint)
         return answer({"id": checkpoint, "done": "deleted"})
-
-    return routes
 
 
 def _page(every: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:

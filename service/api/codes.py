@@ -104,6 +104,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         "checkpoint_bad",
         "pending",
     ),
+    "PATCH /v1/checkpoints/{checkpoint}": (*CHANGE, "not_found", "unknown_checkpoint", "checkpoint_bad", "pending"),
     "DELETE /v1/checkpoints/{checkpoint}": (*CHANGE, "not_found", "unknown_checkpoint", "last_checkpoint", "pending"),
 }
 """Of each call the codes it may refuse with."""

@@ -40,6 +40,7 @@ def loss_by_time(errors: Errors, points: int, window: int, after: int = -1, unti
     return {
         "points": [{name: _known(value) for name, value in zip(POINT, row, strict=True)} for row in rows],
         "count": len(shown),
+        "newest": int(shown.seq[-1]) if len(shown) else None,
         "window": window,
         "trivial_name": None if best is None else TRIVIAL_ERRORS[best],
     }

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
+from service.alarms import KINDS
 from service.api.site import Site
 from service.api.streams import alarms_on, stream_entries
 
@@ -162,7 +163,8 @@ def router(site: Site) -> APIRouter:
                 owners = None if status is None else dict(status["owners"])
                 entries = stream_entries(connection, owners, time.time())
                 on = alarms_on(connection)
-                alarms = dict(connection.execute("SELECT kind, count(*) FROM alarms GROUP BY kind").fetchall())
+                counted = connection.execute("SELECT kind, count(*) FROM alarms GROUP BY kind").fetchall()
+                alarms = dict.fromkeys(KINDS, 0) | dict(counted)  # at 0 too: a rise from nothing is none for Prometheus
         registry = CollectorRegistry()
         registry.register(_Now(status, entries, alarms, on))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -259,6 +259,9 @@ class Loss(_Shape):
 
     points: list[LossPoint] | list[LossPosition] = Field(description="by time, or by position")
     count: int = Field(description="fixations with an error in the range, before decimation", examples=[1188])
+    newest: int | None = Field(
+        None, description="by=time: seq of the last of them, be it among the points or not", examples=[1199]
+    )
     window: int | None = Field(None, description="by=time: fixations of the running mean", examples=[100])
     trivial_name: str | None = Field(
         None, description="by=time: which trivial predictor is the best one here", examples=["carry_ar1"]
@@ -302,6 +305,17 @@ class CheckpointWish(_Wish):
         None, description="what to call it", examples=["before lunch"]
     )
     pinned: bool = Field(False, description="a pinned checkpoint is deleted by hand only")
+
+
+class CheckpointChange(_Wish):
+    """How a checkpoint is to be kept from now on."""
+
+    pinned: bool = Field(description="true: deleted by hand only; false: as long as retention keeps it")
+    label: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="what to call it from now on; without it, it keeps the label it has",
+        examples=["before lunch"],
+    )
 
 
 class StreamDone(_Shape):

@@ -1,4 +1,4 @@
-// Checkpoints: take one, go back to one, download, delete; each change asks first where it can't be taken back.
+// Checkpoints: take one, go back to one, download, pin, delete; each change asks first where it can't be taken back.
 
 import { get, send } from "./api.js";
 import { confirmed } from "./dialog.js";
@@ -37,6 +37,7 @@ export class CheckpointsView {
       [
         element("button", { type: "button", disabled, "data-key": `${one.id}-back`, "aria-label": `Go back to ${named}`, onclick: () => this.restore(one) }, "Go back …"), " ",
         element("a", { href: `${path}/download`, download: true, "aria-label": `Download ${named}` }, "Download"), " ",
+        element("button", { type: "button", disabled, "data-key": `${one.id}-pin`, "aria-label": `${one.pinned ? "Unpin" : "Pin"} ${named}`, onclick: () => this.pin(one) }, one.pinned ? "Unpin" : "Pin"), " ",
         element("button", { type: "button", disabled, "data-key": `${one.id}-delete`, "aria-label": `Delete ${named}`, onclick: () => this.delete(one) }, "Delete …"),
       ],
     ], { "data-id": one.id });
@@ -49,6 +50,13 @@ export class CheckpointsView {
       await send("POST", "/v1/checkpoints", wish);
       byId("take-label").value = "";
       return "Taken: it is on the disk.";
+    });
+  }
+
+  async pin(one) {
+    await this.change(one.pinned ? "Unpinning …" : "Pinning …", async () => {
+      await send("PATCH", `/v1/checkpoints/${encodeURIComponent(one.id)}`, { pinned: !one.pinned });
+      return one.pinned ? "Unpinned: it goes when newer ones take its place." : "Pinned: it stays until deleted by hand.";
     });
   }
 

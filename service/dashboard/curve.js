@@ -23,6 +23,7 @@ export class Curve {
     this.trivialName = null;
     this.shownTrivial = null;
     this.count = 0;
+    this.newest = -1;
     this.timeline = null;
     this.loading = 0;
     this.loadedAt = -Infinity;
@@ -38,7 +39,7 @@ export class Curve {
   }
 
   get lastSeq() {
-    return this.tail.at(-1)?.seq ?? this.newest ?? -1;
+    return Math.max(this.tail.at(-1)?.seq ?? -1, this.newest);
   }
 
   show(view) {
@@ -49,6 +50,7 @@ export class Curve {
   // Ask the server for what the view shows; of two questions under way only the later one's answer counts.
   async load() {
     const asked = ++this.loading;
+    this.pending = []; // what came before the question is in its answer, or on a timeline that was left
     this.loadedAt = performance.now();
     try {
       const told = await get(this.path, this.parameters());
@@ -76,7 +78,7 @@ export class Curve {
     if (told.count === told.points.length && (told.count >= told.window || this.view.mode === "all")) {
       return whole(told.points);
     }
-    const last = told.points.at(-1)?.seq ?? -1;
+    const last = told.newest ?? -1;
     for (const times of [3, 30]) {
       const after = Math.max(-1, last - times * told.window);
       const near = await get(this.path, { points: RAW_POINTS, after, until: Math.max(0, last) });
@@ -92,7 +94,7 @@ export class Curve {
     this.shownTrivial = told.trivial_name ?? null; // the best one in what is shown
     if (!this.live) return;
     this.trivialName = this.shownTrivial;
-    this.newest = told.points.at(-1)?.seq ?? -1;
+    this.newest = told.newest ?? -1; // it may be thinned away
     this.recent = recent;
     this.tail = [];
     const late = this.pending.filter((record) => record.seq > this.newest);
@@ -111,7 +113,10 @@ export class Curve {
     if (record.prediction_error === null || !(record.seq > this.lastSeq)) return false;
     this.pending.push(record);
     if (this.pending.length > 2 * MOST_TAIL) this.pending.shift();
-    if (!this.live) return false;
+    if (!this.live) {
+      this.newest = record.seq; // so far one can move along
+      return false;
+    }
     this.append(record);
     const waited = performance.now() - this.loadedAt;
     if (this.tail.length > MOST_TAIL && waited > LOAD_EVERY_MS) this.load();

@@ -1,7 +1,7 @@
 // Whether it learns: the word, why, and the skills with their intervals on one scale.
 
 import { byId, element, fill } from "./dom.js";
-import { count, fixed, interval, known, percent, signed, time, words } from "./format.js";
+import { count, fixed, hour, interval, known, percent, signed, time, words } from "./format.js";
 import { begin, scale, text } from "./plot.js";
 import { Painter } from "./painter.js";
 import { palette } from "./theme.js";
@@ -15,24 +15,25 @@ const ROWS = [
 export class LearningView {
   constructor() {
     this.told = {};
+    this.off = null; // why there will be no look
     this.canvas = byId("intervals");
     this.painter = new Painter(this.canvas, () => this.draw());
   }
 
   // The last regular look, as every stream carries it: the word comes from here. Null before 600 predictions.
   look(look) {
-    fill(byId("word"), look, () => {
+    fill(byId("word"), [look, this.off], () => {
       if (!look) {
         return [
           element("p", { class: "verdict quiet" }, element("span", { class: "sign", "aria-hidden": "true" }, "○"), "not learning yet"),
-          element("p", { class: "why" }, "Or not known: no look was taken yet. The first is at 600 predictions."),
+          element("p", { class: "why" }, `Or not known: ${this.off ?? "no look was taken yet. The first is at 600 predictions."}`),
         ];
       }
       const sign = look.learning ? "●" : "○";
       return [
         element("p", { class: `verdict ${look.learning ? "good" : "bad"}` }, element("span", { class: "sign", "aria-hidden": "true" }, sign), look.verdict),
         element("p", { class: "why" }, look.why),
-        element("p", { class: "note" }, `The word is as of fixation ${count(look.seq)}, ${time(look.time)}; what follows is of now.`),
+        element("p", { class: "note" }, `The word is as of fixation ${count(look.seq)}, ${time(look.time)}.`),
       ];
     });
     if (look && !this.told.skill) this.told = { skill: look.skill, learned_skill: look.learned_skill };
@@ -49,6 +50,7 @@ export class LearningView {
       ["retrieval among 100 (trivial's)", better(told.retrieval, told.retrieval_trivial)],
       ["probe R² (untrained's; ceiling)", `${fixed(told.probe)} (${fixed(told.probe_untrained)}; ${fixed(told.probe_ceiling)})`],
       ["predictions (in the window)", `${count(told.count)} (${count(told.window)})`],
+      ["all these measured at", hour(Date.now() / 1000)],
     ];
     fill(byId("measures"), rows, () => rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
     this.canvas.setAttribute("aria-label", ROWS.map(([key, name]) => `${name} ${interval(told[key])}`).join("; "));

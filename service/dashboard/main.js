@@ -34,6 +34,7 @@ const gaze = new GazeView(STREAM);
 const trajectory = new TrajectoryView(STREAM);
 let events = null;
 let learned = 0;
+let timeline = null;
 
 // Look at everything again: at the start, after a cut that could not be resumed, after going back.
 async function fresh() {
@@ -68,8 +69,10 @@ async function look() {
     gradientOfLook(mine?.diagnostics);
     controls();
     if (curve.failed) curve.load();
-    if (mine && mine.learned < learned) fresh(); // the stream was deleted
+    const forked = timeline !== null && mine && mine.timeline !== timeline; // somebody went back to a checkpoint
+    if (forked || (mine && mine.learned < learned)) fresh(); // or the stream was deleted
     learned = mine?.learned ?? 0;
+    timeline = mine?.timeline ?? null;
     if (!STREAM && told.streams.length) location.reload();
     status.show(STREAM);
     return told;
@@ -106,6 +109,7 @@ async function seldom() {
 
 // Why nothing is known, where nothing was yet: switched off, say, or no worker.
 function unknown(error) {
+  learning.off = error.code === "diagnostics_off" ? error.message : null;
   for (const id of ["rank-said", "position-note", "places-note"]) {
     if (/^Not known/.test(byId(id).textContent)) say(byId(id), `Not known: ${error.message}`);
   }

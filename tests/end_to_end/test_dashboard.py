@@ -124,10 +124,16 @@ def test_the_tail_has_the_server_s_running_means(lab: Halves, browser: Any) -> N
         curve.newest = curve.points.at(-1).seq;
         curve.recent = curve.points.slice(-curve.window);
         for (const record of late) curve.add(record);
-        return [whole.slice(-11), curve.tail];
+        const thin = new Curve("s1", () => {{}});
+        thin.parameters = () => ({{ points: 4 }});
+        await thin.load();
+        const ends = [curve, thin].map((one) => [one.lastSeq, one.recent.at(-1).error]);
+        return [whole.slice(-11), curve.tail, ends, thin.points.length];
     }}"""
     with opened(browser, lab.http) as seen:
-        told, made = seen.page.evaluate(make)
+        told, made, (end, end_of_thin), few = seen.page.evaluate(make)
+        assert few <= 4
+        assert end_of_thin == end, "of a thinned curve too the running mean goes on from the newest"
         assert len(told) == len(made) == 11
         for ours, theirs in zip(made, told, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-9)
@@ -160,6 +166,12 @@ def test_going_back_asks_first(lab: Halves, browser: Any) -> None:
         page.click("text=Take a checkpoint")
         seen.says("#done", "Taken")
         seen.says("#checkpoints", "pinned before lunch")
+        page.click("[aria-label='Unpin before lunch']")
+        seen.says("#done", "Unpinned")
+        page.click("[aria-label='Pin before lunch']")
+        seen.says("#done", "Pinned: it stays")
+        assert page.evaluate("document.activeElement.ariaLabel") == "Unpin before lunch", "the focus stays on it"
+        seen.says("#checkpoints", "pinned before lunch")
         lab.look("s1", 3)
         page.click("[aria-label='Go back to before lunch']")
         seen.says("#dialog", "Nothing stored is erased")
@@ -171,6 +183,10 @@ def test_going_back_asks_first(lab: Halves, browser: Any) -> None:
         page.click("#dialog-yes")
         seen.says("#done", "Gone back. Timeline 1 begins")
         assert page.evaluate("fetch('/v1/streams/s1').then(answer => answer.json())")["timeline"] == 1
+        count = page.evaluate("fetch('/v1/streams/s1/loss').then(answer => answer.json())")["count"]
+        seen.says("#curve-count", f"^{count:,} errors")
+        lab.look("s1", 2)
+        seen.says("#curve-count", f"^{count + 1:,} errors")
         page.click("#pause")
         seen.says("#state", "learning is paused")
         page.click("#pause")

@@ -154,6 +154,9 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
     errors = [row["prediction_error"] for row in rows if row["prediction_error"] is not None]
     assert [point.error for point in api.loss("calls").points] == errors
     assert sum(each.count for each in api.loss_by_position("calls")) == len(errors)
+    path = api.trajectory("calls", points=5)
+    assert [point.seq for point in path.points] == [3, 4, 5, 6, 7]
+    assert path.points[-1].error == rows[-1]["prediction_error"]
     assert np.array_equal(api.patch("calls", 3), PATCHES[3])
     png = cv2.imencode(".png", PATCHES[0][:, :, ::-1])[1].tobytes()
     assert np.array_equal(api.embed(PATCHES[0]), api.embed(png))
@@ -168,6 +171,9 @@ def test_every_call_is_a_method(mortal: Mortal, api: rjepa.Api, tmp_path: Path) 
     file = api.download(taken.id, tmp_path / "mine.safetensors")
     assert file.stat().st_size == taken.size_bytes
     assert list(tmp_path.iterdir()) == [file], "nothing else is left"
+    assert api.keep_checkpoint(taken.id, pinned=False).pinned is False
+    named = api.keep_checkpoint(taken.id, pinned=True, label="ours")
+    assert named == api.checkpoint(taken.id) == taken.model_copy(update={"label": "ours"})
     assert api.restore(taken.id).parent == taken.id
     api.delete_checkpoint(taken.id)
     assert api.reset("calls").done == "reset"

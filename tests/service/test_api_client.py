@@ -22,7 +22,7 @@ import pytest
 import rjepa
 from clients import api, api_answers, api_events
 from clients.errors import BadFixation, OptionError
-from service.api import diagnostics_shapes, shapes
+from service.api import diagnostics_shapes, shapes, trajectory
 from service.records import numbers
 from service.storage import open_reader
 from tests.helpers import ROOT
@@ -40,6 +40,8 @@ PAIRS = {
     "LossPoint": shapes.LossPoint,
     "LossPosition": shapes.LossPosition,
     "Loss": shapes.Loss,
+    "TrajectoryPoint": trajectory.TrajectoryPoint,
+    "Trajectory": trajectory.Trajectory,
     "Checkpoint": shapes.Checkpoint,
     "StreamDone": shapes.StreamDone,
     "Look": diagnostics_shapes.Look,

@@ -98,6 +98,9 @@ def test_commands_reach_the_worker(site: Site) -> None:
     assert site.call("POST", "/v1/streams/s1/reset", {}).json() == {"stream": "s1", "done": "reset", "applied": True}
     assert site.call("DELETE", "/v1/streams/s1").json() == {"stream": "s1", "done": "deleted", "applied": True}
     assert site.call("DELETE", "/v1/checkpoints/c1").json() == {"id": "c1", "done": "deleted"}
+    site.desk.result = {"checkpoint": {"id": "c1"}}
+    kept = site.call("PATCH", "/v1/checkpoints/c1", {"pinned": True, "label": "mine"})
+    assert (kept.status_code, kept.json()["id"]) == (200, "c1")
     assert site.desk.commands() == [
         ("rates", None, {"rates": {"gates": 0.001}}),
         ("pause", None, {}),
@@ -105,6 +108,7 @@ def test_commands_reach_the_worker(site: Site) -> None:
         ("reset", "s1", {}),
         ("delete", "s1", {}),
         ("delete_checkpoint", None, {"checkpoint": "c1"}),
+        ("keep_checkpoint", None, {"checkpoint": "c1", "pinned": True, "label": "mine"}),
     ]
 
 

@@ -232,14 +232,14 @@ def test_the_loss_curve(lab: Lab, client: httpx.Client) -> None:
         [point["trivial_smoothed"] for point in whole["points"]], np.array(smoothed) + 0.1, rtol=1e-9
     )
     thin = get(client, "/v1/streams/s1/loss", points=20, window=10)
-    assert thin["count"] == 300
+    assert (thin["count"], thin["newest"]) == (300, 300)
     assert len(thin["points"]) <= 20
     assert 9.0 in [point["error"] for point in thin["points"]]
     by_seq = {point["seq"]: point for point in whole["points"]}
     assert all(by_seq[point["seq"]] == point for point in thin["points"]), "a point of the thin curve is a real one"
     cut = get(client, "/v1/streams/s1/loss", window=10, after=100, until=200)
     assert cut["points"] == [by_seq[seq] for seq in range(101, 201)]
-    assert cut["count"] == 100
+    assert (cut["count"], cut["newest"]) == (100, 200)
 
 
 def test_the_loss_curve_follows_what_is_learned_restored_and_deleted(lab: Lab, client: httpx.Client) -> None:
@@ -249,7 +249,8 @@ def test_the_loss_curve_follows_what_is_learned_restored_and_deleted(lab: Lab, c
         return [(point["seq"], point["error"]) for point in get(client, "/v1/streams/s1/loss")["points"]]
 
     lab.claim("s1")
-    assert get(client, "/v1/streams/s1/loss") == {"points": [], "count": 0, "window": 100, "trivial_name": None}
+    nothing = {"points": [], "count": 0, "newest": None, "window": 100, "trivial_name": None}
+    assert get(client, "/v1/streams/s1/loss") == nothing
     first = lab.learn([1.0, 2.0, 3.0])
     assert curve() == [(0, 1.0), (1, 2.0), (2, 3.0)]
     lab.learn([4.0])
@@ -381,6 +382,7 @@ def test_metrics_tell_the_streams(lab: Lab, client: httpx.Client) -> None:
         'rjepa_stream_last_error{stream="s1"} 0.25',
         'rjepa_stream_lag{stream="s1"} 0.0',
         "rjepa_worker_up 0.0",
+        'rjepa_alarms{kind="data_lost"} 0.0',  # so that the first one is a rise
     ):
         assert line in text
     with working(lab.folder, waiting=3), interface(lab.folder) as other:
@@ -418,6 +420,7 @@ def test_the_openapi_document_names_every_call(still: httpx.Client) -> None:
         "GET /v1/checkpoints/{checkpoint}",
         "GET /v1/checkpoints/{checkpoint}/download",
         "POST /v1/checkpoints/{checkpoint}/restore",
+        "PATCH /v1/checkpoints/{checkpoint}",
         "DELETE /v1/checkpoints/{checkpoint}",
     } == calls
     schemas = document["components"]["schemas"]

@@ -84,6 +84,31 @@ def test_retention(tmp_path: Path) -> None:
     assert checkpoints.list()[0].id == ids[0]
 
 
+def test_pinned_later_it_stays_and_unpinned_it_goes(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    ids = [write(checkpoints, n, created=3600.0 * 300_000 + n) for n in range(1, 6)]
+    before = checkpoints.manifest(ids[2])
+    kept = checkpoints.keep(ids[2], pinned=True, label="mine")
+    assert kept == checkpoints.read(ids[2])[0] == before.model_copy(update={"pinned": True, "label": "mine"})
+    checkpoints.prune(1, 0)
+    assert [manifest.id for manifest in checkpoints.list()] == [ids[0], ids[2], ids[4]]
+    assert checkpoints.keep(ids[2], pinned=False).label == "mine", "what is not named stays"
+    checkpoints.prune(1, 0)
+    assert [manifest.id for manifest in checkpoints.list()] == [ids[0], ids[4]]
+
+
+def test_a_pin_that_fails_leaves_the_checkpoint_as_it_was(tmp_path: Path) -> None:
+    def fault(now: str) -> None:
+        raise OSError(28, "no")
+
+    name = write(Checkpoints(tmp_path), 7)
+    before = (tmp_path / name / MANIFEST).read_bytes()
+    with pytest.raises(StorageFull):
+        Checkpoints(tmp_path, fault=fault).keep(name, pinned=True)
+    assert (tmp_path / name / MANIFEST).read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [LEARNER, MANIFEST]
+
+
 def test_the_last_good_one_stays(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     ids = [write(checkpoints, n, created=3600.0 * 300_000) for n in range(1, 7)]
@@ -103,7 +128,11 @@ def test_an_id_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").mkdir()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     write(checkpoints, 1)
-    for ask in (checkpoints.manifest, checkpoints.path, checkpoints.read, checkpoints.delete):
+
+    def keep(name: str) -> None:
+        checkpoints.keep(name, pinned=True)
+
+    for ask in (checkpoints.manifest, checkpoints.path, checkpoints.read, checkpoints.delete, keep):
         with pytest.raises(RequestRefused) as caught:
             ask(name)
         assert caught.value.status == 404

@@ -143,6 +143,19 @@ def test_the_rows_are_the_measures_and_a_second_run_finds_them(source: Path, tmp
     assert "blocks of 5 neighbours were shuffled" in page
 
 
+def test_rows_of_a_file_that_was_put_in_order_since_are_not_those_of_before(tmp_path: Path) -> None:
+    answers = np.random.default_rng(2).integers(0, 9, (40, 6)).astype(float)  # their sums are exact in any order
+    words = [str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), "--quiet", "--draws", "20"]
+    words += ["--json", str(tmp_path / "rows.json")]
+    np.save(tmp_path / "a.npy", answers)
+    for order in (np.random.default_rng(3).permutation(40), np.arange(40)):
+        np.save(tmp_path / "b.npy", answers[order])
+        assert experiment_cli.main(["compare", *words]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["value"] for row in rows if row["measure"] == "rsa"][-1] == pytest.approx(1.0)
+    assert len(rows) == 4
+
+
 def test_a_labs_own_recordings(source: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     neurons = seen() @ random.standard_normal((CONFIG.features, 7)) + random.standard_normal((SEEN, 7))

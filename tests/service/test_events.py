@@ -86,6 +86,16 @@ def test_a_checkpoint_whose_event_the_disk_refused_is_told_later(tmp_path: Path)
         assert checkpoints_told(bench) == [first, second, third]
 
 
+def test_a_checkpoint_that_is_pinned_later_is_told_once(tmp_path: Path) -> None:
+    with life(tmp_path) as bench:
+        bench.offer("a", 1)
+        bench.learn()
+        name = take(bench)
+        assert bench.checkpoints.keep(name, pinned=True, label="kept").pinned
+    with life(tmp_path) as bench:
+        assert checkpoints_told(bench) == [name]
+
+
 def test_a_restore_that_never_was_has_no_event(tmp_path: Path) -> None:
     class Crash(BaseException):
         pass

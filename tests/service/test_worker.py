@@ -234,6 +234,12 @@ def test_commands(shared: Working) -> None:
     assert (taken["cursors"]["s"], taken["cursors"]["t"]) == (14, 3)
     assert shared.ask("status")["last_checkpoint"] == taken["id"]
 
+    kept = shared.command("keep_checkpoint", checkpoint=taken["id"], pinned=False, label="until later")["checkpoint"]
+    assert kept == taken | {"pinned": False, "label": "until later"}
+    assert shared.command("keep_checkpoint", checkpoint=taken["id"], pinned=True)["checkpoint"] == kept | {
+        "pinned": True
+    }
+
     shared.command("reset", "s")
     shared.stream("s", 14, 3)
     assert [record.position for record in shared.records("s")[-3:]] == [0, 1, 2]
@@ -263,6 +269,9 @@ def test_commands(shared: Working) -> None:
         ("restore", None, {"checkpoint": "nothing"}, 404),
         ("restore", None, {"checkpoint": "../calibration.safetensors"}, 404),
         ("restore", None, {}, 422),
+        ("keep_checkpoint", None, {"checkpoint": "nothing", "pinned": True}, 404),
+        ("keep_checkpoint", None, {"checkpoint": restored["id"]}, 422),
+        ("keep_checkpoint", None, {"checkpoint": restored["id"], "pinned": True, "label": 7}, 422),
         ("delete_checkpoint", None, {"checkpoint": taken["id"]}, 404),
         ("checkpoint", None, {"label": 7}, 422),
         ("explode", None, {}, 422),
