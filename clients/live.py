@@ -355,6 +355,8 @@ class Live:
         self._silent = silent
         if not silent and self._shown.size_px() is None and now_s - self._born_s > SILENT_AFTER_S:
             self._say_once(f"gaze comes, and no video after {SILENT_AFTER_S:.0f} s; without it there are no patches")
+        if not silent and 0.0 < self._shown.heard_s() < now_s - SILENT_AFTER_S:
+            self._say_once(f"gaze comes, and no more frames for {SILENT_AFTER_S:.0f} s; its fixations are dropped")
 
     def _say_once(self, text: str, more: str = "") -> None:
         if text not in self._said:

@@ -244,3 +244,23 @@ def test_a_spool_that_stays_full_is_said_once(
         fixate(8)
         looked()
         assert f"spool_full is over: {dropped} fixations were dropped" in capsys.readouterr().err
+
+
+def test_a_video_that_stops_under_gaze_that_goes_on_is_said(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("clients.live.SILENT_AFTER_S", 0.5)
+    told = ""
+
+    def said() -> bool:
+        nonlocal told
+        told += capsys.readouterr().err
+        return "gaze comes, and no more frames for" in told
+
+    with bench(peer, tmp_path) as made:
+        made.frames(0, S)
+        made.look(0, 4 * MS, 0.5, 0.5)
+        assert not said()
+        at_ns = iter(range(4 * MS, 1000 * S, 4 * MS))
+        wait_until(lambda: (made.feed.gaze([Sample(next(at_ns), 0.5, 0.5)]), said())[1], 30, "it to be said")
+    assert told.count("no more frames") == 1
