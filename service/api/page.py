@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import math
 import time
 from functools import cache
 from string import Template
@@ -116,9 +117,6 @@ def _preload() -> str:
 
 
 def _chosen(entries: list[dict[str, Any]], wanted: str | None) -> str | None:
-    """The stream asked for; without one, that which was seen last."""
-    names = {entry["stream"]: entry["idle_s"] for entry in entries}
-    if wanted in names:
-        return wanted
-    seen = {name: idle for name, idle in names.items() if idle is not None}
-    return min(seen, key=lambda name: seen[name]) if seen else None
+    """The stream asked for; without one, that which was seen last; one that has sent nothing yet comes after all others."""
+    names = {entry["stream"]: math.inf if entry["idle_s"] is None else entry["idle_s"] for entry in entries}
+    return wanted if wanted in names else min(names, key=lambda name: names[name], default=None)

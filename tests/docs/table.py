@@ -31,6 +31,7 @@ RUN = {
     "rjepa stream recording --video scene.mp4 --gaze gaze.csv *": How(more=("--speed", "max")),
     "rjepa stream recording gaze.csv --video scene.mp4 *": How(more=("--speed", "max", "--stream", "anna-1")),
     "rjepa stream simulated scene.mp4 --loop *": How(until="nobody"),
+    "curl * s1.arrows *": How(instead={"/s1/": "/anna-1/"}),
     "rjepa backup *": How(instead={"/backup/": "backups/"}),
     "rjepa pair *": How(instead={"session-1": "session-2"}),  # what is made there is in force at once
     "rjepa token add *": How(instead={"session-1": "session-2"}),

@@ -35,10 +35,19 @@ def left(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
         send_all(home.ingest, HALF, ahead=4)
         ready(process)
         if name == "killed":
+            wait_until(
+                lambda: newest_checkpoint(folders["killed"]) >= len(HALF), WAIT_S, "a checkpoint that knows everything"
+            )
             process.kill()
         else:
             stop(process)
     return folders
+
+
+def newest_checkpoint(data: Path) -> int:
+    """The journal id up to which it knows; -1 where there is none."""
+    names = [path.name for path in (data / "checkpoints").iterdir() if path.name[0] != "."]
+    return max((int(name.split("-")[1]) for name in names), default=-1)
 
 
 def copy_of(folder: Path, to: Path) -> Path:

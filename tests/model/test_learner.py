@@ -129,7 +129,8 @@ def test_neither_memory_nor_what_is_kept_grows() -> None:
     def held() -> tuple[int, int]:
         gc.collect()
         tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
-        return len(tensors), sum(t.untyped_storage().nbytes() for t in tensors)
+        dense = [t for t in tensors if t.layout is torch.strided]  # a packed retina of another test stays as it is
+        return len(tensors), sum(t.untyped_storage().nbytes() for t in dense)
 
     walk(learner, 150)
     numbers, size = held()

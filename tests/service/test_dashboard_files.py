@@ -20,6 +20,7 @@ from service.api.assets import FOR_EVER, every_asset
 from service.api.curve import mean_at, running_mean
 from service.api.error_history import ErrorHistory
 from service.api.loss import loss_by_time
+from service.api.page import _chosen
 from service.api.sampled_curve import sampled_loss
 from service.api.trajectory import Trajectory, main_plane
 from service.records import pack
@@ -183,3 +184,13 @@ def test_the_page_says_what_a_token_may(tmp_path: Path) -> None:
             client.cookies.clear()
             assert client.get(path).status_code == 401, "behind the login like everything"
     lab.journal.close()
+
+
+def test_a_stream_is_shown_as_soon_as_there_is_one() -> None:
+    """Else the page, told of a stream it does not show, would load itself again and again."""
+    waiting, seen, older = ({"stream": name, "idle_s": idle} for name, idle in (("w", None), ("s", 1.0), ("o", 9.0)))
+    assert _chosen([], None) is None
+    assert _chosen([waiting], None) == "w"
+    assert _chosen([waiting, older, seen], None) == "s"
+    assert _chosen([waiting, older, seen], "o") == "o"
+    assert _chosen([waiting, seen], "gone") == "s"

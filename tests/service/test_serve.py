@@ -43,8 +43,8 @@ def test_another_server_at_the_address_is_not_taken_for_ours(tmp_path: Path) -> 
 
 
 def test_where_one_half_cant_begin_the_other_ends_too(tmp_path: Path) -> None:
-    port = free_port()
     with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = free_port()
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         done = run_rjepa(
             "serve", "--weights=random", f"--data-dir={tmp_path}", f"--http=127.0.0.1:{port}",
