@@ -193,6 +193,18 @@ def test_going_back_asks_first(lab: Halves, browser: Any) -> None:
         seen.says("#state", "learning is on")
 
 
+def test_what_somebody_named_is_text(lab: Halves, browser: Any) -> None:
+    label = "<img src=x onerror=document.title=1><script>1</script>"
+    with opened(browser, lab.http) as seen:
+        seen.page.fill("#take-label", label)
+        seen.page.click("text=Take a checkpoint")
+        seen.says("#checkpoints", "<img src=x onerror")
+        assert seen.page.locator("#checkpoints img, #checkpoints script").count() == 0
+        seen.page.click("#checkpoints button[data-key$='-delete'] >> nth=0")
+        seen.says("#dialog-title", "<img src=x")
+        assert seen.page.locator("#dialog img, #dialog script").count() == 0
+
+
 def test_with_tokens_one_logs_in_and_may_what_the_token_may(lab: Halves, browser: Any, tmp_path: Path) -> None:
     tokens = {role: make_token(tmp_path / "access", role, role) for role in ("read", "admin")}
     lab.start_api(f"--access-dir={tmp_path / 'access'}", name="locked")
