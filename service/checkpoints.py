@@ -46,6 +46,8 @@ __all__ = ["Checkpoints", "Manifest", "Place", "SequenceState"]
 
 HOURS_KEPT = 168
 """Of so many hours in which checkpoints were written, the first of each stays."""
+NEW_MANIFEST = f".new-{MANIFEST}"
+"""A manifest that is to take the place of a checkpoint's."""
 ASIDE = ".beyond-"
 """Before the name of a folder that was set aside."""
 
@@ -156,7 +158,7 @@ class Checkpoints(Folder):
             changed = {"pinned": pinned} | ({} if label is None else {"label": label})
             manifest = manifest.model_copy(update=changed)
             folder = self.folder / checkpoint
-            new = folder / f".new-{MANIFEST}"
+            new = folder / NEW_MANIFEST
             with _disk_errors(self.folder):
                 try:
                     _tell(manifest, new)
@@ -198,6 +200,7 @@ class Checkpoints(Folder):
                 if entry.name.startswith((".part-", ".gone-")):
                     shutil.rmtree(entry, ignore_errors=True)
             for manifest in self.list():
+                (self.folder / manifest.id / NEW_MANIFEST).unlink(missing_ok=True)
                 if manifest.timeline not in timelines:
                     self.delete(manifest.id)
 

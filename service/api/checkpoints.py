@@ -112,8 +112,8 @@ def _changing(routes: APIRouter, site: Site) -> None:
     )
     def change_checkpoint(checkpoint: CheckpointId, change: CheckpointChange) -> Response:
         """Answered once it is durable. One that is unpinned goes when retention has no other reason to keep it."""
-        told = {"checkpoint": checkpoint, "pinned": change.pinned, "label": change.label}
-        return answer(site.worker.command("keep_checkpoint", **told)["checkpoint"])
+        kept = site.worker.command("keep_checkpoint", checkpoint=checkpoint, pinned=change.pinned, label=change.label)
+        return answer(kept["checkpoint"])
 
     @routes.delete("/{checkpoint}", response_model=Deleted, summary="Delete a checkpoint", dependencies=changing)
     def delete_checkpoint(checkpoint: CheckpointId) -> Response:

@@ -67,10 +67,11 @@ class Representation(_Shape):
     count: int = Field(description="predictions ever, since the diagnostics began", examples=[11880])
     skipped: dict[str, int] = Field(description="fixations not learned from, by reason", examples=[{"repeat": 12}])
     learning: bool = Field(
-        description="whether the lower end of the skill's interval is above 0, nothing wrong with the rank"
+        description="whether the lower end of the skill's interval is above 0, nothing wrong with the rank, and at"
+        " least 2,000 predictions known"
     )
     verdict: Literal["learning", "not learning yet"] = Field(description="the same as a word")
-    why: str = Field(description="one line", examples=["too few fixations (412 of 600)"])
+    why: str = Field(description="one line", examples=["too few fixations (412 of 2000)"])
     skill: IntervalTold = Field(
         description="1 - E / E of the best trivial predictor that carries the circuit's own memory. Can't show whether"
         " the circuit learned or the predictor alone did: see learned_skill"

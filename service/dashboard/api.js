@@ -10,9 +10,9 @@ export class Refused extends Error {
   }
 }
 
-export function get(path, parameters = {}) {
+export function get(path, parameters = {}, limitMs = LIMIT_MS) {
   const query = new URLSearchParams(parameters).toString();
-  return ask("GET", query ? `${path}?${query}` : path);
+  return ask("GET", query ? `${path}?${query}` : path, {}, limitMs);
 }
 
 export function send(method, path, body = {}) {
@@ -23,8 +23,8 @@ export function streamPath(stream, rest = "") {
   return `/v1/streams/${encodeURIComponent(stream)}${rest}`;
 }
 
-async function ask(method, path, more = {}) {
-  const answer = await fetch(path, { method, signal: AbortSignal.timeout(LIMIT_MS), ...more });
+async function ask(method, path, more = {}, limitMs = LIMIT_MS) {
+  const answer = await fetch(path, { method, signal: AbortSignal.timeout(limitMs), ...more });
   if (answer.status === 401) location.assign("/login");
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, told);

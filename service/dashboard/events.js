@@ -19,8 +19,15 @@ export class Events {
     this.begin();
   }
 
+  // Give up a connection that looks open and brings nothing, and begin another.
+  again() {
+    this.source.close();
+    this.change(false);
+    this.begin();
+  }
+
   begin() {
-    const source = new EventSource(this.path);
+    const source = this.source = new EventSource(this.path);
     let opened = false;
     let begun = false;
     source.addEventListener("open", () => {
@@ -31,6 +38,7 @@ export class Events {
       begun = true;
     });
     source.addEventListener("error", () => {
+      if (source !== this.source) return;
       this.change(false);
       if (!begun) this.onFresh(); // show what there is, live or not
       begun = true;

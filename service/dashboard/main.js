@@ -18,6 +18,8 @@ import { onTheme, startTheme } from "./theme.js";
 import { TrajectoryView } from "./trajectory_view.js";
 
 const LOOK_MS = 2000;
+const LOOK_LIMIT_MS = 10_000; // a look that takes longer is no connection
+const DEAF_MS = 5000; // an event comes within a second of its record
 const SELDOM_MS = 20_000; // diagnostics and the path of the embedding
 const MAY_CHANGE = document.documentElement.dataset.may === "change";
 const STREAM = document.body.dataset.stream;
@@ -35,18 +37,35 @@ const trajectory = new TrajectoryView(STREAM);
 let events = null;
 let learned = 0;
 let timeline = null;
+let heard = -1; // the newest fixation that came as an event, or was there when they began
+let missed = null; // {seq, at}: one that was learned at that look, and has not come as an event
 
 // Look at everything again: at the start, after a cut that could not be resumed, after going back.
 async function fresh() {
-  await Promise.allSettled([curve.load(), look().then(gazeAnew), seldom(), checkpoints.load()]);
+  await Promise.allSettled([curve.load(), look().then(begun), seldom(), checkpoints.load()]);
 }
 
-async function gazeAnew(told) {
+async function begun(told) {
   const stream = told?.streams.find((one) => one.stream === STREAM);
-  if (stream) await gaze.load(stream.learned_seq);
+  if (!stream) return;
+  heard = Math.max(heard, stream.learned_seq);
+  await gaze.load(stream.learned_seq);
+}
+
+// A network that was away can leave a connection that looks open and brings nothing: then it is begun anew.
+function listening(stream) {
+  const now = performance.now();
+  if (!events?.connected || (missed && heard >= missed.seq)) missed = null;
+  if (missed && now - missed.at > DEAF_MS) {
+    missed = null;
+    events.again();
+  } else if (!missed && stream && stream.learned_seq > heard) {
+    missed = { seq: stream.learned_seq, at: now };
+  }
 }
 
 function recorded(record) {
+  heard = Math.max(heard, record.seq);
   gaze.add(record);
   if (curve.add(record)) curveView.changed();
 }
@@ -54,7 +73,7 @@ function recorded(record) {
 // Streams, alarms, the worker: asked every two seconds while somebody can see it.
 async function look() {
   try {
-    const [told, model, ready] = await Promise.all([get("/v1/streams", { limit: 100 }), asked("/v1/model"), asked("/readyz")]);
+    const [told, model, ready] = await Promise.all([get("/v1/streams", { limit: 100 }, LOOK_LIMIT_MS), asked("/v1/model"), asked("/readyz")]);
     status.note("polled", "reached", true);
     status.refused = null;
     status.note("worker", "reachable", model?.worker === "reachable");
@@ -73,6 +92,7 @@ async function look() {
     if (forked || (mine && mine.learned < learned)) fresh(); // or the stream was deleted
     learned = mine?.learned ?? 0;
     timeline = mine?.timeline ?? null;
+    listening(mine);
     if (!STREAM && told.streams.length) location.reload();
     status.show(STREAM);
     return told;
@@ -87,7 +107,7 @@ async function look() {
 // An answer, or null where it is refused; not ready is an answer too.
 async function asked(path) {
   try {
-    return await get(path);
+    return await get(path, {}, LOOK_LIMIT_MS);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     return error.code === "not_ready" ? { ready: false, why: error.message } : null;

@@ -72,10 +72,12 @@ def browser(browser_path: str) -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, address: str, **context: Any) -> Iterator[Seen]:
-    """The page at ``address``, which asks nobody else for anything and breaks no rule of its policy."""
+def opened(browser: Any, address: str, *, before: str = "", **context: Any) -> Iterator[Seen]:
+    """The page at ``address``, which asks nobody else for anything and breaks no rule of its policy; ``before`` is a
+    script that runs before its own."""
     made = browser.new_context(viewport={"width": 1500, "height": 1100}, **context)
     try:
+        made.add_init_script(before)
         seen = Seen(made.new_page())
         seen.page.goto(address)
         yield seen
@@ -108,6 +110,36 @@ def test_the_curve_moves_while_fixations_come_and_through_restarts(lab: Halves, 
         seen.says("#state", "live.*learning is on")
         loss = seen.page.evaluate("fetch('/v1/streams/s1/loss').then(answer => answer.json())")
         assert loss["count"] == errors + 15, "what is shown is what was recorded"
+
+
+DEAF = """
+    const Real = EventSource;
+    class Deaf extends EventTarget {
+        readyState = 1;
+        constructor() { super(); setTimeout(() => this.dispatchEvent(new Event("open")), 0); }
+        close() { window.gaveUp = true; }
+    }
+    let first = true;
+    window.EventSource = function (path) {
+        const source = first ? new Deaf() : new Real(path);
+        first = false;
+        return source;
+    };
+    window.EventSource.CLOSED = Real.CLOSED;
+"""
+"""The first event stream opens and brings nothing, as after a network was away."""
+
+
+def test_events_that_look_open_and_bring_nothing_are_begun_anew(lab: Halves, browser: Any) -> None:
+    with opened(browser, lab.http, before=DEAF) as seen:
+        seen.says("#curve-count", "^[0-9,]+ errors.*live")
+        seen.says("#state", "live")
+        errors = seen.errors()
+        lab.look("s1", 3)
+        seen.says("#curve-count", f"^{errors + 3} errors")
+        assert seen.page.evaluate("window.gaveUp")
+        lab.look("s1", 2)
+        seen.says("#curve-count", f"^{errors + 5} errors")
 
 
 def test_the_tail_has_the_server_s_running_means(lab: Halves, browser: Any) -> None:
@@ -191,6 +223,18 @@ def test_going_back_asks_first(lab: Halves, browser: Any) -> None:
         seen.says("#state", "learning is paused")
         page.click("#pause")
         seen.says("#state", "learning is on")
+
+
+def test_what_somebody_named_is_text(lab: Halves, browser: Any) -> None:
+    label = "<img src=x onerror=document.title=1><script>1</script>"
+    with opened(browser, lab.http) as seen:
+        seen.page.fill("#take-label", label)
+        seen.page.click("text=Take a checkpoint")
+        seen.says("#checkpoints", "<img src=x onerror")
+        assert seen.page.locator("#checkpoints img, #checkpoints script").count() == 0
+        seen.page.click("#checkpoints button[data-key$='-delete'] >> nth=0")
+        seen.says("#dialog-title", "<img src=x")
+        assert seen.page.locator("#dialog img, #dialog script").count() == 0
 
 
 def test_with_tokens_one_logs_in_and_may_what_the_token_may(lab: Halves, browser: Any, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from model.bootstrap import NOTHING
+from model.skill import Skill
+from model.verdict import ENOUGH, judge
 from service.access import Access
 from service.api.app import create_app
 from service.api.codes import CALLS, REFUSALS
@@ -44,6 +47,13 @@ def bodies() -> list[tuple[str, dict[str, Any]]]:
             (f"{name} {which} {kind}", body) for which, content in contents.items() for kind, body in content.items()
         ]
     return found
+
+
+def test_what_is_said_of_the_word_is_what_it_takes() -> None:
+    told = SCHEMAS["Representation"]["properties"]
+    assert told["why"]["examples"] == [judge(Skill(NOTHING, NOTHING, None, {}), 412, []).why]
+    assert f"{ENOUGH:,} predictions" in told["learning"]["description"]
+    assert f"{ENOUGH:,} predictions" in (ROOT / "docs" / "http.md").read_text()
 
 
 def test_every_call_is_in_the_table() -> None:

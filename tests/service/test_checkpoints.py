@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.snapshot import Snapshot
-from service.checkpoints import Checkpoints, Place
+from service.checkpoints import NEW_MANIFEST, Checkpoints, Place
 from service.errors import RequestRefused, StorageFailed, StorageFull
 from service.manifests import LEARNER, MANIFEST, digest_of
 from tests.service.bench import life, same_bits
@@ -67,9 +67,11 @@ def test_a_crash_leaves_a_part_that_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".part-x" / LEARNER).write_bytes(b"half")
     checkpoints = Checkpoints(tmp_path)
     kept, doomed = write(checkpoints, 1), write(checkpoints, 2, timeline=5)
+    (tmp_path / kept / NEW_MANIFEST).write_text("half")
     assert len(checkpoints.list()) == 2
     checkpoints.clean({0})
     assert [path.name for path in tmp_path.iterdir()] == [kept]
+    assert sorted(path.name for path in (tmp_path / kept).iterdir()) == [LEARNER, MANIFEST]
     assert doomed != kept
 
 

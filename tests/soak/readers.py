@@ -41,6 +41,7 @@ def calls(long: str, live: str, checkpoint: str) -> list[Call]:
         (f"{records}?limit=10000", {"Accept": "text/csv"}),
         (f"{records}?embeddings=true", {"Accept": "application/vnd.apache.arrow.stream"}),
         *((f"/v1/streams/{live}/loss?by={by}", {}) for by in ("time", "position")),
+        (f"/v1/streams/{live}/trajectory", {}),
         (f"/v1/streams/{live}/fixations/1/patch", {}),
         *((f"/v1/diagnostics/{what}", {}) for what in ("representation", "gradient")),
         ("/v1/events", {}),
