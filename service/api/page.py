@@ -117,6 +117,6 @@ def _preload() -> str:
 
 
 def _chosen(entries: list[dict[str, Any]], wanted: str | None) -> str | None:
-    """The stream asked for; without one, that which was seen last; one that has sent nothing yet comes after all others."""
+    """The stream asked for; without one, that which was seen last, or one that has sent nothing yet."""
     names = {entry["stream"]: math.inf if entry["idle_s"] is None else entry["idle_s"] for entry in entries}
     return wanted if wanted in names else min(names, key=lambda name: names[name], default=None)
