@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import select
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class LearningLoop:
         self._every_s = checkpoint_every_s
         self._checkpoint_id = 0
         self._checkpoint_s = time.monotonic()
+        self._unwritten = threading.Event()
         self.storage: str | None = None
         """Why nothing can be learned at the moment: the disk takes no write; None while it does."""
 
@@ -112,7 +114,7 @@ class LearningLoop:
         if self._applier.cursor > self._journal.learned_id():
             return
         self._tell_looks(wait=True)
-        if self._applier.cursor > self._checkpoint_id:
+        if self._applier.cursor > self._checkpoint_id or self._unwritten.is_set():
             self._writer.write_and_wait(
                 self._applier.learner.snapshot(), self._applier.place(), diagnostics=self._diagnostics()
             )
@@ -306,12 +308,20 @@ class LearningLoop:
     def _checkpoint_when_due(self) -> None:
         over_s, watching = time.monotonic() - self._checkpoint_s - self._every_s, self._applier.watching
         due = over_s >= 0.0 and (watching is None or not watching.busy or over_s > PATIENCE_S)
-        if due and self._applier.cursor > self._checkpoint_id and not self._writer.busy and self.storage is None:
+        behind = self._applier.cursor > self._checkpoint_id or self._unwritten.is_set()
+        if due and behind and not self._writer.busy and self.storage is None:
             self._tell_looks(wait=True)
             self._checkpoint_id, self._checkpoint_s = self._applier.cursor, time.monotonic()
             self._writer.submit(
-                self._applier.learner.snapshot(), self._applier.place(), diagnostics=self._diagnostics()
+                self._applier.learner.snapshot(), self._applier.place(), self._came, diagnostics=self._diagnostics()
             )
+
+    def _came(self, outcome: Manifest | StorageFailed) -> None:
+        """Of one that was due, in the writer's thread: where it failed it is tried again, also if nothing comes."""
+        if isinstance(outcome, Manifest):
+            self._unwritten.clear()
+        else:
+            self._unwritten.set()
 
     def _trouble(self, error: StorageFailed) -> None:
         if self.storage is None:

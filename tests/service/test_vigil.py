@@ -16,6 +16,7 @@ from service.errors import StorageFailed
 from service.journal import Journal
 from service.storage import open_reader
 from service.vigil import ENDED_S, Bounds, Vigil
+from tests.helpers import wait_until
 from tests.service.api_support import Lab, interface, working
 from tests.service.bench import life
 
@@ -108,6 +109,28 @@ def test_a_failed_checkpoint_stands_until_one_is_written(tmp_path: Path) -> None
         bench.loop.finish()
         assert on(tmp_path) == []
         assert told(bench.journal) == [("checkpoint_failed", None), ("cleared", None)]
+
+
+def test_a_failed_checkpoint_is_tried_again_though_nothing_comes(tmp_path: Path) -> None:
+    full = True
+
+    def fault(point: str) -> None:
+        if full and point == "sync":
+            raise OSError(28, "full")
+
+    with life(tmp_path, fault=fault) as bench:
+        bench.offer("a", 10)
+        bench.learn()
+        bench.loop._every_s = 0.0
+        for state in (["checkpoint_failed"], ["checkpoint_failed"], []):
+            full = bool(state)
+            bench.loop._checkpoint_when_due()
+            wait_until(lambda: not bench.writer.busy, 20, "the checkpoint's end")
+            assert on(tmp_path) == state
+        written = bench.writer.last
+        bench.loop._checkpoint_when_due()
+        wait_until(lambda: not bench.writer.busy, 20, "nothing to be written")
+        assert bench.writer.last == written, "one that was written is not written again"
 
 
 def test_what_the_disk_refuses_is_told_later(tmp_path: Path) -> None:
