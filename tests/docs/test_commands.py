@@ -96,7 +96,8 @@ def test_the_test_that_runs_it_exists(test: str) -> None:
 
 def test_make_demo_is_the_command_that_is_tested() -> None:
     told = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-o", ".venv/.demo", "demo", "ARGS=--exit"], cwd=options.ROOT, capture_output=True, text=True,
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.demo", "demo", "ARGS=--exit"],
+        cwd=options.ROOT, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     assert told.stdout.splitlines()[-1] == ".venv/bin/rjepa demo --exit"
