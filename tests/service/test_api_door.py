@@ -68,6 +68,8 @@ def ask(site: Site, method: str, path: str, **headers: str) -> httpx.Response:
     content, kind = (PATCH, "application/octet-stream") if path == "/v1/embed" else (b"{}", "application/json")
     if path == "/v1/model":
         content = b'{"learning": true}'
+    elif method == "PATCH":
+        content = b'{"pinned": true}'
     if method in LOOKING:
         with site.client.stream(method, path, headers=headers) as response:
             if path != ENDLESS or response.status_code != 200:
