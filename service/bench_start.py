@@ -56,7 +56,14 @@ def told(found: Found, *, markdown: bool) -> str:
     lines = [["until", "seconds", "of rounds"]]
     ready = {"rjepa worker", "rjepa serve", "rjepa worker, new directory"}
     for name, took in found["seconds"].items():
-        what = f"`{name}` is ready" if name in ready else f"`{name}` has ended" if name.startswith("rjepa") else name
+        command, _, where = name.partition(", ")
+        what = (
+            f"`{command}` is ready" + (where and f" ({where})")
+            if name in ready
+            else f"`{name}` has ended"
+            if name.startswith("rjepa")
+            else name
+        )
         lines.append([what, f"{statistics.median(took):.2f}", str(len(took))])
     return as_markdown(lines) if markdown else as_text(lines)
 
