@@ -98,6 +98,11 @@ def test_two_clients_on_one_stream(found: Lab) -> None:
     found.check_bits(found.end())
 
 
+NONSENSE = ("\U000e0001" * 40).encode()
+"""A kind that does not exist and is spelled out in the answer: half a kilobyte each, so that the 6 MB or so that two
+systems hold between them are soon full."""
+
+
 class Deaf:
     """A client that sends and never reads: every answer to it piles up, first in its own system, then at the worker."""
 
@@ -116,7 +121,7 @@ class Deaf:
         self.client.send("hello", {"stream": "a", "notify": "learned"})
         for number in range(fixations):
             for _ in range(nonsense):
-                self.client.socket.send_multipart([b"rjepa1", b"nonsense", b"{}"])
+                self.client.socket.send_multipart([b"rjepa1", NONSENSE, b"{}"])
             patch = mortal.patch_of("a", number).tobytes()
             self.client.send("fixation", body("a", number, number), patch)
 

@@ -119,11 +119,13 @@ def test_from_a_full_spool_to_an_alarm_over_http(tmp_path: Path, monkeypatch: py
     address = f"tcp://127.0.0.1:{free_port()}"
     (patch,) = patches(1)
     with zmq.Context() as context, Sender(address, "anna", spool_dir=tmp_path / "spool", capacity=6) as sender:
-        taken = 0
-        for number in range(30):
-            wait_s = 0.5 if taken == number else 0.0
-            taken += sender.offer(onset_s=float(number), duration_s=0.2, gaze=(0.5, 0.5), patch=patch, wait_s=wait_s)
-        assert taken == 6 + 4
+
+        def offer(number: int, wait_s: float) -> bool:
+            return sender.offer(onset_s=float(number), duration_s=0.2, gaze=(0.5, 0.5), patch=patch, wait_s=wait_s)
+
+        assert all(offer(number, wait_s=30) for number in range(6))
+        wait_until(lambda: sender.status.taken == 6, 30, "the spool to be full")
+        assert [offer(number, wait_s=0) for number in range(6, 30)] == [True] * 4 + [False] * 20
         data_dir = tmp_path / "data"
         data_dir.mkdir()
         with door(data_dir, address, context):
