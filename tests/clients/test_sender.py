@@ -174,12 +174,10 @@ def test_what_is_in_the_queue_at_the_end_is_spooled(tmp_path: Path) -> None:
 def test_queue_and_spool_are_bounded(peer: Peer, tmp_path: Path) -> None:
     peer.answering = False
     with sending(peer, tmp_path, capacity=20) as sender:
-        taken = 0
-        while offer(sender, taken, wait_s=0.3):
-            taken += 1
-        assert taken == 20 + QUEUE
-        assert sender.status.waiting == 20
-        assert not offer(sender, taken)
+        taken = 20 + QUEUE
+        assert all(offer(sender, number, wait_s=20) for number in range(taken))
+        wait_until(lambda: sender.status.waiting == 20, 20, "the spool to be full")
+        assert not any(offer(sender, taken) for _ in range(2))
         assert not sender.wait_room(0.0)
         peer.answering = True
         assert sender.flush(timeout_s=20)
