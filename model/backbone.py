@@ -1,13 +1,15 @@
-"""ResNet-50 up to its pooled activities: frozen, at one batch shape.
+"""ResNet-50 up to its pooled activities: frozen, and a patch's bits are the same in every company.
 
-Letters: B the fixed batch shape, d the pooled activities (stem 64, stages 256, 512, 1024, 2048: 3904 in all).
+Letters: B the batch shape, d the pooled activities (stem 64, stages 256, 512, 1024, 2048: 3904 in all).
 
-A row's bits differ between batch shapes and between thread counts, because the convolutions are cut up
-differently. At one shape and one thread count they depend neither on what else is in the batch nor on the row's
-place in it. So every pass has the same shape: missing rows are zeros, and are thrown away.
+In torch's own convolution a row's bits differ between batch shapes and between thread counts, because the convolutions
+are cut up differently. At one shape and one thread count they depend neither on what else is in the batch nor on the
+row's place in it. So every pass has the same shape: missing rows are zeros, and are thrown away.
 
 The batch norms are folded into their convolutions and the images lie channels last. On a CPU the weights are packed
-(packed.py): half the time, and bits that no longer depend on the thread count where all of it is packed.
+(packed.py): half the time, and bits that no longer depend on the thread count where all of it is packed. There smaller
+passes may have the same bits too, and a patch that comes alone need not wait as long as B of them. Whether they
+have, on this processor, is found out when the network is made; a size that has not is not used.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ STATISTICS_CHUNK = 125
 """Patches of one pass that measures batch-norm statistics: at least so many share one estimate, and no more
 activities than theirs are held."""
 
+_PROBED = 2
+"""Rows of each smaller pass that must have the full pass's bits, at least."""
+
 Progress = Callable[[int, int], None]
 Engine = Literal["packed", "plain"]
 """Who convolves: oneDNN with weights packed once, or torch's own convolution."""
@@ -43,7 +48,7 @@ ENGINE: Engine = "packed"
 
 
 class Backbone:
-    """Patches to pooled activities, without gradient and always at the batch shape it was made with."""
+    """Patches to pooled activities, without gradient; at most as many at once as the batch shape it was made with."""
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class Backbone:
         self.network: PackedNetwork | PlainNetwork = (
             PackedNetwork(net, (batch_shape, 3, PATCH_PX, PATCH_PX)) if self.engine == "packed" else PlainNetwork(net)
         )
+        self.sizes = self._sizes()
+        """Rows of a pass that give the same bits, in rising order; the last is the batch shape."""
 
     @property
     def pooled_size(self) -> int:
@@ -85,12 +92,41 @@ class Backbone:
         check_patches(patches)
         for first in range(0, len(patches), self.batch_shape):
             chunk = patches[first : first + self.batch_shape]
-            padded = np.zeros((self.batch_shape, PATCH_PX, PATCH_PX, 3), np.uint8)
+            size = next(size for size in self.sizes if size >= len(chunk))
+            padded = np.zeros((size, PATCH_PX, PATCH_PX, 3), np.uint8)
             padded[: len(chunk)] = chunk
             with torch.inference_mode(), same_bits():
-                areas = self.network(images_of(padded, self.device))
+                areas = self._pass(images_of(padded, self.device))
                 pooled = torch.cat(areas[-len(self.widths) :], dim=1)
+                pooled = nn.functional.pad(pooled, (0, 0, 0, self.batch_shape - size))
             yield pooled, len(chunk)
+
+    def _pass(self, images: Tensor) -> list[Tensor]:
+        """A small pass of one patch stays on one thread: at each of 53 convolutions two would wait for each other."""
+        if not len(images) == 1 < self.batch_shape:
+            return self.network(images)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.network(images)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _sizes(self) -> tuple[int, ...]:
+        """The batch shape, and before it each smaller power of two whose passes have the full pass's bits."""
+        if self.engine == "plain":
+            return (self.batch_shape,)
+        noise = np.random.default_rng(0).integers(0, 256, (self.batch_shape, PATCH_PX, PATCH_PX, 3), np.uint8)
+        images = images_of(noise, self.device)
+        powers = itertools.takewhile(lambda size: size < self.batch_shape, (1 << power for power in itertools.count()))
+        with torch.inference_mode():
+            full = torch.cat(self.network(images), dim=1)
+            return (*(size for size in powers if self._has_bits_of(full, size, images)), self.batch_shape)
+
+    def _has_bits_of(self, full: Tensor, size: int, images: Tensor) -> bool:
+        rows = max(size, _PROBED)
+        passes = [torch.cat(self._pass(images[at : at + size]), dim=1) for at in range(0, rows, size)]
+        return torch.equal(torch.cat(passes), full[:rows])
 
     def pooled(self, patches: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Pooled activities, (N, d) float32, of ``patches``, (N, 50, 50, 3) uint8 RGB."""
