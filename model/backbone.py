@@ -96,13 +96,16 @@ class Backbone:
             padded = np.zeros((size, PATCH_PX, PATCH_PX, 3), np.uint8)
             padded[: len(chunk)] = chunk
             with torch.inference_mode(), same_bits():
-                areas = self._pass(images_of(padded, self.device))
+                areas = self.run(images_of(padded, self.device))
                 pooled = torch.cat(areas[-len(self.widths) :], dim=1)
                 pooled = nn.functional.pad(pooled, (0, 0, 0, self.batch_shape - size))
             yield pooled, len(chunk)
 
-    def _pass(self, images: Tensor) -> list[Tensor]:
-        """A small pass of one patch stays on one thread: at each of 53 convolutions two would wait for each other."""
+    def run(self, images: Tensor) -> list[Tensor]:
+        """One pass: the network's activities of (b, 3, 50, 50), b at most B; b = 1 < B on one thread.
+
+        One patch has so little to share that after a rest two threads lose more at each of 53 convolutions.
+        """
         if not len(images) == 1 < self.batch_shape:
             return self.network(images)
         threads = torch.get_num_threads()
@@ -125,7 +128,7 @@ class Backbone:
 
     def _has_bits_of(self, full: Tensor, size: int, images: Tensor) -> bool:
         rows = max(size, _PROBED)
-        passes = [torch.cat(self._pass(images[at : at + size]), dim=1) for at in range(0, rows, size)]
+        passes = [torch.cat(self.run(images[at : at + size]), dim=1) for at in range(0, rows, size)]
         return torch.equal(torch.cat(passes), full[:rows])
 
     def pooled(self, patches: np.ndarray, progress: Progress | None = None) -> np.ndarray:

@@ -3,8 +3,8 @@
 Patch (50 x 50 x 3 uint8 RGB) -> ResNet-50's pooled activities (backbone.py) -> z by the calibration's scale and
 whitening (calibration.py), in float64, told as float32.
 
-Every pass has one shape, so a patch's z has the same bits whatever else waits to be converted, in whatever order
-(backbone.py); between thread counts and kinds of device the last bits differ.
+Passes differ in size only where that changes no bit, so a patch's z is the same whatever else waits to be converted, in
+whatever order (backbone.py); between thread counts and kinds of device the last bits differ.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 
 _LEAST_S = 0.004
-"""Of one sample: what is shorter is repeated in it."""
 _ENOUGH = 3
 """Samples after which what takes long is let off."""
 
@@ -22,6 +21,10 @@ class Timed:
     name: str
     run: Callable[[], object]
     per_run: int = 1
+    warm_s: float = 0.0
+    """Before each sample it runs so long uncounted, until threads and caches are its own again."""
+    least_s: float = _LEAST_S
+    """Of one sample: what is shorter is repeated in it."""
     samples: list[float] = field(default_factory=list)
     """Seconds of one time each."""
     spent_s: float = 0.0
@@ -34,14 +37,21 @@ class Timed:
     def sample(self, wait: Callable[[], None]) -> None:
         """Run it, long enough for the clock; ``wait`` until the device has done it."""
         wait()
+        if self.warm_s > 0.0:
+            self._run_for(self.warm_s, wait)
+        runs, took = self._run_for(self.least_s, wait)
+        self.samples.append(took / (runs * self.per_run))
+        self.spent_s += took
+
+    def _run_for(self, seconds: float, wait: Callable[[], None]) -> tuple[int, float]:
+        """How often it ran, and in how many seconds."""
         runs, begun, now = 0, time.perf_counter(), 0.0
-        while now < _LEAST_S:
+        while now < seconds:
             self.run()
             runs += 1
             wait()
             now = time.perf_counter() - begun
-        self.samples.append(now / (runs * self.per_run))
-        self.spent_s += now
+        return runs, now
 
 
 def side_by_side(timed: list[Timed], *, repeats: int, most_s: float, device: str, told: Callable[[], object]) -> None:

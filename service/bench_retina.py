@@ -1,7 +1,8 @@
 """``rjepa bench retina``: the frozen network alone, as it ships, beside onnxruntime and openvino on the same patches.
 
-One pass of each batch shape, by turns; what is told are medians. The rivals compute in float32 like the retina, with
-as many threads, from one ONNX export of the same folded network.
+Passes of each size, by turns; what is told are medians. Each runs a while uncounted before it is timed: the threads of
+the one before it may still spin. The rivals compute in float32 like the retina, with as many threads, from one ONNX
+export of the same folded network. A pass of one patch takes one thread of the retina's, as in a worker.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from service.learn_directory import retina_threads
 
 SHAPES = (1, 2, 4, 8, 16, 32)
 SECONDS = 4.0
+TURN_S = 0.03
+"""Of one turn: so long uncounted, and so long timed."""
 MOST_ROUNDS = 500
 RIVALS = ("onnxruntime", "openvino")
 Pass = Callable[[], NDArray[np.float32]]
@@ -51,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Found:
-    """One row for each batch shape and number of threads. Raises :class:`BenchRefused` where a rival is missing."""
+    """One row for each size of a pass and number of threads. Raises :class:`BenchRefused` where a rival is missing."""
     for name in arguments.rivals:
         if importlib.util.find_spec(name) is None or importlib.util.find_spec("onnxscript") is None:
             raise BenchRefused(f"{name} is not installed: pip install 'rjepa[bench]', or say --rivals with nothing")
@@ -72,7 +75,7 @@ def run(arguments: argparse.Namespace) -> Found:
 
 
 def told(found: Found, *, markdown: bool) -> str:
-    """One line for each batch shape and number of threads."""
+    """One line for each size of a pass and number of threads."""
     rivals = [name for name in RIVALS if name in found["rows"][0]["pass_ms"]]
     heading = ["threads", "patches of a pass", "a pass, ms", "a patch, ms", "plain torch, ms", *rivals]
     lines = [[*heading, "to the best", "largest difference"] if rivals else heading]
@@ -107,22 +110,22 @@ def _row(
     return row
 
 
-def encoder_pass_ms(seconds: float = 2.0) -> float:
-    """One pass of the default retina at its batch shape, with the threads of a new directory; the median."""
+def encoder_pass_ms(seconds: float = 2.0, patches: int | None = None) -> float:
+    """One pass of the default retina, of ``patches`` or its batch shape; threads as in a new directory; the median."""
     before = torch.get_num_threads()
     torch.set_num_threads(retina_threads())
     shape = ModelConfig.preset("default").retina.batch_shape
     weights = load_weights(parse_weights("random"), seed=0)
     backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device="cpu")
-    patches = dead_leaves(shape, seed=4)
-    took = _medians_ms({"pass": lambda: backbone.pooled(patches)}, seconds, "cpu")["pass"]
+    seen = dead_leaves(shape if patches is None else patches, seed=4)
+    took = _medians_ms({"pass": lambda: backbone.pooled(seen)}, seconds, "cpu")["pass"]
     torch.set_num_threads(before)
     return took
 
 
 def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[str, float]:
     """Of each, by turns for about ``seconds``, after one that is not counted."""
-    timed = [Timed(name, each) for name, each in passes.items()]
+    timed = [Timed(name, each, warm_s=TURN_S, least_s=TURN_S) for name, each in passes.items()]
     for each in timed:
         each.run()
     side_by_side(timed, repeats=MOST_ROUNDS, most_s=seconds / len(timed), device=device, told=lambda: None)
@@ -130,10 +133,13 @@ def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[st
 
 
 def _ours(weights: Weights, images: Tensor, engine: Any, device: str) -> Pass:
-    network = Backbone(weights, {}, stages="all", batch_shape=len(images), device=device, engine=engine).network
+    shape = max(len(images), ModelConfig.preset("default").retina.batch_shape)
+    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device=device, engine=engine)
+
+    once = backbone.run if backbone.engine == "packed" else backbone.network
 
     def run_it() -> NDArray[np.float32]:
-        pooled: NDArray[np.float32] = torch.cat(network(images), dim=1).cpu().numpy()
+        pooled: NDArray[np.float32] = torch.cat(once(images), dim=1).cpu().numpy()
         return pooled
 
     return run_it

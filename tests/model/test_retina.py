@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
+import model.backbone
 from model.backbone import Backbone, Engine, images_of, usable_device
 from model.calibration import calibrate
 from model.config import ModelConfig, RetinaConfig
 from model.deadleaves import dead_leaves
 from model.errors import ModelError
+from model.packed import PackedNetwork
 from model.retina import Retina
 from model.weights import load_weights
 from tests.model.retinas import RANDOM, SMALL, SmallRetina, TrainedFiles
@@ -58,6 +60,31 @@ def test_a_rows_bits_depend_on_nothing_else_in_the_batch(small: SmallRetina, thr
     extremes[::2] = 255
     extremes[5] = PATCHES[5]
     np.testing.assert_array_equal(small.retina.features(extremes)[5], alone[5])
+
+
+class Uneven(PackedNetwork):
+    """One whose passes of three or fewer differ from larger ones in the last bits."""
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        areas = super().__call__(images)
+        return areas if len(images) > 3 else [activity * (1.0 + 2.0**-22) for activity in areas]
+
+
+def test_smaller_passes_are_used_where_they_have_the_same_bits(
+    small: SmallRetina, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = small.retina.backbone
+    full = backbone.pooled(PATCHES)
+    assert backbone.sizes[-1] == 8
+    for size in backbone.sizes:
+        with torch.inference_mode():
+            areas = backbone.run(images_of(PATCHES[:size], backbone.device))
+        np.testing.assert_array_equal(torch.cat(areas, dim=1).numpy(), full[:size])
+    monkeypatch.setattr(model.backbone, "PackedNetwork", Uneven)
+    uneven = Retina(SMALL, RANDOM, small.calibration, seed=0)
+    assert set(uneven.backbone.sizes) == set(backbone.sizes) - {1, 2}
+    np.testing.assert_array_equal(uneven.backbone.pooled(PATCHES[:1]), full[:1])
+    assert Retina(SMALL, RANDOM, small.calibration, seed=0, engine="plain").backbone.sizes == (8,)
 
 
 def test_the_layout_in_memory_does_not_matter(small: SmallRetina, alone: np.ndarray) -> None:
