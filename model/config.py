@@ -41,7 +41,7 @@ class RetinaConfig(_Choices):
     whiten: bool = True
     """Whitened to m dimensions; otherwise scaled to unit total variance (then m is what the stages give)."""
     batch_shape: Annotated[int, Field(ge=1, le=256)] = 8
-    """Patches of one pass, at most; fewer only where that changes no bit, so that a row's bits depend on nothing else."""
+    """Patches of one pass, at most; fewer only where that changes no bit: a row's bits depend on nothing else."""
     patch_px: Literal[50] = 50
     """Height and width of a patch."""
 
