@@ -30,6 +30,11 @@ def helper(name: str) -> ThreadPoolExecutor:
 def _alone() -> None:
     torch.set_num_threads(1)
     torch.get_num_threads()
+    stand_back()
+
+
+def stand_back() -> None:
+    """Put the calling thread behind the learner's, for as long as it lasts."""
     if sys.platform != "linux":
         return
     thread = threading.get_native_id()

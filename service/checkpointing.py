@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from model.helper import stand_back
 from model.snapshot import Snapshot
 from service.alarms import Alarms
 from service.checkpoints import HOURS_KEPT, Checkpoints, Manifest, Place
@@ -90,6 +91,7 @@ class CheckpointWriter(threading.Thread):
 
     def run(self) -> None:
         """Write until :meth:`stop`."""
+        stand_back()
         while (job := self._jobs.get()) is not None:
             try:
                 job.done(self._write(job))

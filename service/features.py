@@ -1,10 +1,14 @@
-"""z of the fixations that are next: the retina sees what is new, in batches, before the step that uses it."""
+"""z of the fixations that are next: the retina sees what is new, in batches, before the step that uses it.
+
+New features become durable together with what is learned from them; what is not durable is seen and learned again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +24,15 @@ LEARNING_THREADS = 1
 """Threads of one torch operation while the learner steps: its operations are too small to share."""
 
 
+class Ready(NamedTuple):
+    """Entries that can be learned, and ``new``: those of their features, by journal id, that are not durable yet."""
+
+    entries: list[Entry]
+    new: list[tuple[int, NDArray[np.float32]]]
+
+
 class Features:
-    """Gives entries their z, durably. ``batch`` is how many patches the retina sees at once, with ``threads``."""
+    """Gives entries their z. ``batch`` is how many patches the retina sees at once, with ``threads``."""
 
     def __init__(self, retina: Retina, journal: Journal, alarms: Alarms, *, batch: int, threads: int) -> None:
         self._retina = retina
@@ -30,11 +41,10 @@ class Features:
         self._batch = batch
         self._threads = threads
 
-    def ready(self, entries: Sequence[Entry]) -> list[Entry]:
+    def ready(self, entries: Sequence[Entry]) -> Ready:
         """The first of ``entries`` with their features: all up to a batch of new ones.
 
-        New features are durable when this returns. A fixation whose patch is gone too becomes ``lost``.
-        Raises :class:`~service.errors.StorageFailed`.
+        A fixation whose patch is gone too becomes ``lost``. Raises :class:`~service.errors.StorageFailed`.
         """
         chosen: list[Entry] = []
         seen: list[NDArray[np.uint8]] = []
@@ -54,10 +64,9 @@ class Features:
         if new:
             with self._all_threads():
                 z = self._retina.features(np.stack(seen))
-            self._journal.put_features((chosen[at].id, z[row]) for row, at in enumerate(new))
             for row, at in enumerate(new):
                 chosen[at] = replace(chosen[at], z=z[row])
-        return chosen
+        return Ready(chosen, [(chosen[at].id, z[row]) for row, at in enumerate(new)])
 
     def of_patch(self, patch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """z (m,) of one patch uint8 (50, 50, 3), kept nowhere."""

@@ -5,9 +5,9 @@ Every method that writes is one transaction: durable when it returned, nothing o
 
     ingest      claim, append            a stream's epoch; fixations with their patches and the streams' cursors
     control     append_command           what changes the learner beside fixations
-    learning    put_features             z, before the first step that uses it
+    learning    put_turn                 z, records, results of commands, alarms and the learned cursor together
+                put_features             z alone, where recovery has to see a patch again
                 drop_patches             retention
-                put_turn                 records, results of commands, alarms and the learned cursor together
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ class Turn:
     alarms: list[Alarm] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
+    features: Sequence[tuple[int, NDArray[np.float32]]] = ()
+    """z (m,) by journal id, of what was seen for it: also of what is only learned next."""
 
 
 class Journal:
@@ -172,14 +174,12 @@ class Journal:
     def put_features(self, features: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
         """Keep z (float32, m) by journal id."""
         with self._database.write("features") as connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO features (id, z) VALUES (?, ?)",
-                ((entry, records.pack(z)) for entry, z in features),
-            )
+            _write_features(connection, features)
 
     def put_turn(self, turn: Turn, time_s: float) -> None:
         """Everything a turn of the learning loop came to, and the learned cursor."""
         with self._database.write("records") as connection:
+            _write_features(connection, turn.features)
             for write in turn.writes:
                 if isinstance(write, Record):
                     _write_record(connection, write)
@@ -327,6 +327,12 @@ class Journal:
             return self._database.connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise unreadable(self.path, error) from error
+
+
+def _write_features(connection: sqlite3.Connection, features: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO features (id, z) VALUES (?, ?)", ((entry, records.pack(z)) for entry, z in features)
+    )
 
 
 def _write_record(connection: sqlite3.Connection, record: Record) -> None:

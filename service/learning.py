@@ -23,7 +23,7 @@ from service.checkpointing import CheckpointWriter
 from service.checkpoints import Checkpoints, Manifest
 from service.entries import CHANGING, Applier, failure
 from service.errors import CheckpointBad, RequestRefused, StorageFailed
-from service.features import Features
+from service.features import Features, Ready
 from service.journal import Alarm, Entry, Journal, Result, Timeline, Turn
 from service.mailbox import Mailbox, Stop
 from service.publish import Publisher
@@ -34,7 +34,9 @@ TURN_S = 0.05
 """A turn ends after so long, so that what it learned is told soon."""
 IDLE_S = 0.5
 PATIENCE_S = 5.0
-"""How long a checkpoint that is due waits for a moment at which the diagnostics need not be waited for."""
+"""How long a checkpoint waits for a moment at which the diagnostics need not be waited for."""
+SOON_S = 0.01
+"""How often that is asked while nothing comes."""
 RETRY_S = 0.5
 """How often a disk that refused a turn is asked again."""
 
@@ -60,6 +62,15 @@ class Told:
     asked: Asked
     model: Callable[[], str]
     """The description of the model as JSON text, for ``meta``."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The command ``entry`` asks for a checkpoint, ``since_s`` on the clock of ``time.monotonic``."""
+
+    entry: int
+    arguments: dict[str, Any]
+    since_s: float
 
 
 class LearningLoop:
@@ -92,6 +103,7 @@ class LearningLoop:
         self._checkpoint_id = 0
         self._checkpoint_s = time.monotonic()
         self._unwritten = threading.Event()
+        self._wanted: list[_Wanted] = []
         self.storage: str | None = None
         """Why nothing can be learned at the moment: the disk takes no write; None while it does."""
 
@@ -105,14 +117,17 @@ class LearningLoop:
             if not self._stop():  # then the last turn may not be durable
                 self._tell_looks()
             self._told.asked.serve(idle=not worked)
-            self._checkpoint_when_due()
+            if not self._stop():
+                self._take_wanted()
+                self._checkpoint_when_due()
             if not worked and not self._stop():
-                self._wait(IDLE_S)
+                self._wait(SOON_S if self._wanted else IDLE_S)
 
     def finish(self) -> None:
         """The last checkpoint, of what is durable."""
         if self._applier.cursor > self._journal.learned_id():
             return
+        self._take_wanted(now=True)
         self._tell_looks(wait=True)
         if self._applier.cursor > self._checkpoint_id or self._unwritten.is_set():
             self._writer.write_and_wait(
@@ -134,7 +149,7 @@ class LearningLoop:
     def _turn(self) -> bool:
         """Learn the next entries; False where nothing waits."""
         try:
-            entries = self._next()
+            entries, features = self._next()
         except StorageFailed as error:
             self._trouble(error)
             self._wait(RETRY_S)
@@ -142,7 +157,7 @@ class LearningLoop:
         if not entries:
             self.storage = None
             return False
-        turn = Turn(self._applier.cursor)
+        turn = Turn(self._applier.cursor, features=features)
         finish: Callable[[], None] | None = None
         if entries[0].kind == "command":
             finish = self._command(entries[0], turn)
@@ -158,7 +173,7 @@ class LearningLoop:
                 finish()
         return True
 
-    def _next(self) -> list[Entry]:
+    def _next(self) -> Ready:
         """The next entries, ready to be learned; a command comes alone."""
         entries = self._journal.entries(self._applier.cursor, TURN_ENTRIES)
         for number, entry in enumerate(entries):
@@ -195,12 +210,13 @@ class LearningLoop:
 
     def _command(self, entry: Entry, turn: Turn) -> Callable[[], None] | None:
         """Carry out a command; what is returned is to be done once the turn is durable."""
+        self._take_wanted(now=True)  # a checkpoint that was asked for before this is without what this does
         name = entry.body["name"]
         finish: Callable[[], None] | None = None
         if name in CHANGING:
             self._applier.apply(entry, turn)
         elif name == "checkpoint":
-            finish = partial(self._take_checkpoint, entry.id, entry.body["arguments"])
+            finish = partial(self._wanted.append, _Wanted(entry.id, entry.body["arguments"], time.monotonic()))
         elif entry.id in self._applier.quarantined:
             turn.writes.append(Result(entry.id, failure(409, "refused", "it ended the process three times")))
         else:
@@ -213,6 +229,18 @@ class LearningLoop:
         self._applier.passed(entry, turn)
         turn.meta["model"] = self._told.model()
         return finish
+
+    def _take_wanted(self, *, now: bool = False) -> None:
+        """Take the checkpoints that are wanted, once the diagnostics need not be waited for; ``now``: wait for them."""
+        if self._wanted and (now or self._may_pack(self._wanted[0].since_s)):
+            asked, self._wanted = self._wanted, []
+            for each in asked:
+                self._take_checkpoint(each.entry, each.arguments)
+
+    def _may_pack(self, since_s: float) -> bool:
+        """Whether a checkpoint wanted since then may be packed: it holds no fixation up, or has waited long enough."""
+        watching = self._applier.watching
+        return watching is None or not watching.busy or time.monotonic() - since_s > PATIENCE_S
 
     def _take_checkpoint(self, entry: int, arguments: dict[str, Any]) -> None:
         def done(outcome: Manifest | StorageFailed) -> None:
@@ -306,8 +334,8 @@ class LearningLoop:
         return {"ok": True}
 
     def _checkpoint_when_due(self) -> None:
-        over_s, watching = time.monotonic() - self._checkpoint_s - self._every_s, self._applier.watching
-        due = over_s >= 0.0 and (watching is None or not watching.busy or over_s > PATIENCE_S)
+        due_s = self._checkpoint_s + self._every_s
+        due = time.monotonic() >= due_s and self._may_pack(due_s)
         behind = self._applier.cursor > self._checkpoint_id or self._unwritten.is_set()
         if due and behind and not self._writer.busy and self.storage is None:
             self._tell_looks(wait=True)

@@ -79,7 +79,10 @@ class Recovery:
             entries = [entry for entry in entries if entry.id <= goal]
             if not entries:
                 break
-            for entry in self._features.ready(entries):
+            found = self._features.ready(entries)
+            if found.new:
+                self._journal.put_features(found.new)
+            for entry in found.entries:
                 if stopping():
                     break
                 self._again(entry)

@@ -28,7 +28,7 @@ from tests.helpers import wait_until
 from tests.service.bench import same_bits
 
 POINTS = (
-    "bound", "taking", "recovery", "commit epoch", "commit fixations", "journalled", "commit features",
+    "bound", "taking", "recovery", "commit epoch", "commit fixations", "journalled",
     "commit records", "checkpoint write", "checkpoint sync", "checkpoint rename", "checkpoint done",
     "commit checkpoints",
 )  # fmt: skip

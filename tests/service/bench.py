@@ -81,6 +81,7 @@ class Bench:
         for _ in range(turns):
             worked = self.loop._turn()
             self.loop._tell_looks(wait=not worked)
+            self.loop._take_wanted(now=not worked)
             if not worked:
                 return
 
