@@ -124,7 +124,8 @@ class CheckpointWriter(threading.Thread):
             log.warning("the event of a checkpoint could not be kept, it is told with the next: %s", error)
         try:
             needed = self._needed()
-            for gone in self._checkpoints.prune(self._keep, manifest.timeline, hours=self._hours, needed=needed):
+            prune, timeline = self._checkpoints.prune, manifest.timeline
+            for gone in prune(self._keep, timeline, hours=self._hours, needed=needed, good=manifest.id):
                 log.info("checkpoint %s removed by retention", gone)
         except ServiceError as error:
             log.warning("old checkpoints could not be removed: %s", error)

@@ -205,14 +205,20 @@ class Checkpoints(Folder):
                     self.delete(manifest.id)
 
     def prune(
-        self, keep: int, timeline: int, *, hours: int = HOURS_KEPT, needed: Collection[str] = ()
+        self,
+        keep: int,
+        timeline: int,
+        *,
+        hours: int = HOURS_KEPT,
+        needed: Collection[str] = (),
+        good: str | None = None,
     ) -> builtins.list[str]:
         """Delete all but the newest ``keep`` unpinned ones, the first of each hour, the pinned, the last good one, and
         those ``needed``: a restore that recovery may have to make again.
 
         Of the hours in which any was written the last ``hours`` count. The last good one is the newest of ``timeline``
-        whose parameters are verified. Diagnostics stay with the newest ``keep`` and the pinned ones alone: they are
-        several times the learner's size. Returns what was deleted.
+        whose parameters are verified, or ``good``, just written and read back. Diagnostics stay with the newest ``keep``
+        and the pinned ones alone: they are several times the learner's size. Returns what was deleted.
         """
         with self._lock:
             every = self.list()
@@ -222,10 +228,11 @@ class Checkpoints(Folder):
             hourly: dict[int, str] = {}
             for manifest in unpinned:
                 hourly.setdefault(int(manifest.created // 3600), manifest.id)
-            good = self.last_good(timeline)
+            if good is None and (last := self.last_good(timeline)) is not None:
+                good = last.id
             # By journal, not by the clock: a clock that was wrong for a while dooms nothing.
             kept |= (
-                set(list(hourly.values())[max(0, len(hourly) - hours) :]) | ({good.id} if good else set()) | set(needed)
+                set(list(hourly.values())[max(0, len(hourly) - hours) :]) | ({good} if good else set()) | set(needed)
             )
             doomed = [manifest.id for manifest in every if manifest.id not in kept]
             for name in doomed:
