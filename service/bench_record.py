@@ -13,9 +13,9 @@ Found = dict[str, Any]
 """What a benchmark found, JSON-able."""
 
 
-def record(name: str, command: str, found: Found) -> Found:
-    """``found`` with where and when it was found."""
-    return {"bench": name, "command": command, "date": today(), "machine": machine(), **found}
+def record(name: str, command: str, found: Found, *, device: str = "cpu") -> Found:
+    """``found`` with where and when it was found, the model on ``device``."""
+    return {"bench": name, "command": command, "date": today(), "device": device, "machine": machine(), **found}
 
 
 def today() -> str:
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
-        "memory_gb": round(_memory_bytes() / 1e9, 1),
+        "memory_gb": _memory_gb(),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -38,14 +38,20 @@ def machine() -> dict[str, Any]:
 
 
 def machine_told(found: Found) -> str:
-    """One line for a page: when, and on what."""
+    """One line for a page: when, and on what. A graphics card is named where the model was on it."""
     has = found["machine"]
-    gpu = f", {has['gpu']}" if has["gpu"] else ", no GPU"
+    gpu = "no GPU"
+    if has["gpu"]:
+        gpu = f"on {has['gpu']}" if found.get("device") == "cuda" else "its GPU not used"
+    threads = f"{has['threads']} thread" + ("" if has["threads"] == 1 else "s")
     return (
-        f"{found['date']}, {has['cores']} cores ({has['vectors']}), {has['threads']} threads of torch {has['torch']}, "
-        f"Python {has['python']}, {has['platform']}{gpu}"
+        f"{found['date']}, {has['cores']} cores ({has['vectors']}), {threads} of torch {has['torch']}, "
+        f"Python {has['python']}, {has['platform']}, {gpu}"
     )
 
 
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _memory_gb() -> float | None:
+    """Of the machine; None where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)

@@ -1,7 +1,7 @@
 """``rjepa bench size``: bytes of a learner by its number of units: what all streams share, what each has of its own.
 
-Counted from snapshots, which hold everything a learner knows; the same bytes are in memory and, once more, in each
-checkpoint on the disk.
+Counted from snapshots, which hold everything a learner knows, with the trivial predictors and without the diagnostics;
+the same bytes are in memory and, once more, in each checkpoint on the disk.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from service.experiment_rows import as_markdown, as_text
 UNITS = (128, 256, 512, 1024, 2048)
 GATES = ("two-point", "modular", "dense")
 STEPS = 3
+STREAMS = (16, 32)
+"""For which the whole is told."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +35,23 @@ def run(arguments: argparse.Namespace) -> Found:
     rows: list[dict[str, Any]] = []
     every = [(units, gates) for units in arguments.units for gates in GATES]
     for units, gates in tqdm(every, desc="size", unit="learner", disable=arguments.quiet):
-        learner = Learner(ModelConfig.preset("default", units=units, gates=gates), seed=0)
+        config = ModelConfig.preset("default", units=units, gates=gates)
+        learner = Learner(config, seed=0)
         one = _bytes_with(learner, "one")
         two = _bytes_with(learner, "two")
-        rows.append({"units": units, "gates": gates, "shared": 2 * one - two, "stream": two - one})
+        name = f"modular-{config.block}" if gates == "modular" else gates
+        rows.append({"units": units, "gates": name, "shared": 2 * one - two, "stream": two - one})
     return {"rows": rows}
 
 
 def told(found: Found, *, markdown: bool) -> str:
     """One line for each."""
-    lines = [["units", "gates", "shared by all streams, MB", "of each stream, MB"]]
+    heading = ["units", "gates", "shared by all streams, MB", "of each stream, MB"]
+    lines = [heading + [f"with {count} streams, MB" for count in STREAMS]]
     for row in found["rows"]:
-        lines.append([str(row["units"]), row["gates"], f"{row['shared'] / 1e6:.2f}", f"{row['stream'] / 1e6:.3f}"])
+        shared, stream = row["shared"] / 1e6, row["stream"] / 1e6
+        line = [str(row["units"]), row["gates"], f"{shared:.2f}", f"{stream:.3f}"]
+        lines.append(line + [f"{shared + count * stream:.0f}" for count in STREAMS])
     return as_markdown(lines) if markdown else as_text(lines)
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from service.bench_record import Found
-from service.bench_worker import BenchWorker, Directories
+from service.bench_worker import BenchWorker
+from service.errors import BenchRefused
 from service.experiment_rows import as_markdown, as_text
 
 ROUNDS = 5
+NEW_ROUNDS = 3
+"""At most, of a new directory: its calibration takes long."""
 WORDS = {
     "rjepa stream --help": ["-m", "rjepa", "stream", "--help"],
     "rjepa stream recording --help": ["-m", "rjepa", "stream", "recording", "--help"],
@@ -31,16 +34,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Found:
-    """Seconds of every round of every line."""
+    """Seconds of every round of every line. Raises :class:`BenchRefused`."""
+    new = min(arguments.rounds, NEW_ROUNDS)
     took: dict[str, list[float]] = {"rjepa worker, new directory": [], "rjepa worker": [], "rjepa serve": []}
     with (
         tempfile.TemporaryDirectory(prefix="rjepa-bench-") as folder,
-        tqdm(total=1 + arguments.rounds, desc="start", unit="round", disable=arguments.quiet) as bar,
+        tqdm(total=new + arguments.rounds, desc="start", unit="round", disable=arguments.quiet) as bar,
     ):
-        with BenchWorker(Path(folder) / "new") as worker:
-            took["rjepa worker, new directory"].append(worker.ready())
-        bar.update()
-        data_dir = Directories(Path(folder)).fresh()
+        for number in range(new):
+            data_dir = Path(folder) / f"new{number}"
+            with BenchWorker(data_dir) as worker:
+                took["rjepa worker, new directory"].append(worker.ready())
+            bar.update()
         for _ in range(arguments.rounds):
             for name, words in WORDS.items():
                 took.setdefault(name, []).append(_seconds(words))
@@ -70,5 +75,8 @@ def told(found: Found, *, markdown: bool) -> str:
 
 def _seconds(words: list[str]) -> float:
     begun_s = time.perf_counter()
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begun_s
+    done = subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    took_s = time.perf_counter() - begun_s
+    if done.returncode:
+        raise BenchRefused(f"python {' '.join(words)} failed: {done.stderr[-500:]}")
+    return took_s
