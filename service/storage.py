@@ -56,7 +56,6 @@ class Database:
         try:
             self._settle()
             self._check_or_make()
-            self._copier = Copier(path, self._lock, _connect)
         except BaseException:
             self.close()
             raise
@@ -135,6 +134,7 @@ class Database:
                 raise DirectoryRefused(f"{self.path} is a database of something else; choose another data directory")
             else:
                 self._check_version(connection)
+            self._copier = Copier(self.path, self._lock, _connect)
         except (sqlite3.Error, OSError) as error:
             raise DirectoryRefused(
                 f"{self.path} can't be opened: {error}; restore it from a backup or name another data directory"

@@ -16,7 +16,7 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 COPY_PAGES = 1000
@@ -92,22 +92,27 @@ class Copier:
         self._log.close()
 
     def _run(self) -> None:
-        self._wanted.wait()
-        if self._stopping:
-            return
-        with closing(self._connect(self._path)) as connection:
-            while not self._stopping:
+        with ExitStack() as stack:
+            connection: sqlite3.Connection | None = None
+            while self._wanted.wait() and not self._stopping:
                 self._wanted.clear()
+                try:
+                    connection = connection or stack.enter_context(closing(self._connect(self._path)))
+                except sqlite3.Error as error:
+                    self._failed(error)
+                    continue
                 with self._lock:
                     self._copy(connection)
-                self._wanted.wait()
 
     def _copy(self, connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            if not self._failing:
-                log.warning("%s: its log could not be copied to it: %s; it is tried again", self._path, error)
-            self._failing = True
+            self._failed(error)
         else:
             self._failing = False
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        if not self._failing:
+            log.warning("%s: its log could not be copied to it: %s; it is tried again", self._path, error)
+        self._failing = True
