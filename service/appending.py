@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.journal import Admitted
 
-_FIXATION = "INSERT INTO journal (id, time, kind, stream, seq, body, digest) VALUES (?, ?, 'fixation', ?, ?, ?, ?)"
+AT_ONCE = 32
+"""Fixations of one statement: AUTOINCREMENT reads and writes its own table once for each statement."""
+_FIXATIONS = [
+    "INSERT INTO journal (id, time, kind, stream, seq, body, digest) VALUES "
+    + ", ".join(["(?, ?, 'fixation', ?, ?, ?, ?)"] * count)
+    for count in range(AT_ONCE + 1)
+]
+"""By how many there are."""
 _LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
 """The highest id there ever was: AUTOINCREMENT keeps it, whoever chose the id."""
 _MOVE = (
@@ -26,7 +33,11 @@ def append_fixations(connection: sqlite3.Connection, batch: Sequence[Admitted]) 
     _move_cursors(connection, batch)
     ((last,),) = connection.execute(_LAST_ID).fetchall()
     numbered = list(enumerate(batch, last + 1))
-    connection.executemany(_FIXATION, ((n, f.time_s, f.stream, f.seq, f.body, f.digest) for n, f in numbered))
+    for first in range(0, len(batch), AT_ONCE):
+        some = numbered[first : first + AT_ONCE]
+        connection.execute(
+            _FIXATIONS[len(some)], [v for n, f in some for v in (n, f.time_s, f.stream, f.seq, f.body, f.digest)]
+        )
     connection.executemany("INSERT INTO patches (id, bytes) VALUES (?, ?)", ((n, f.patch) for n, f in numbered))
 
 

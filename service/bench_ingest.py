@@ -1,7 +1,8 @@
 """``rjepa bench ingest``: durable fixations a second, beside SQLite's own group commit of the same bytes.
 
 The door of a worker with its journal, and nobody learning behind it; its clients are a process of their own. SQLite
-alone is given the same rows, as many to a commit as the door had. By turns, each time into a new database.
+alone is given the same rows, as many to a commit as the door had, and copies its log to its file with the commit that
+fills it, as it does by itself. By turns, each time into a new database.
 """
 
 from __future__ import annotations

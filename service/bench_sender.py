@@ -50,7 +50,7 @@ def send(address: str, count: int) -> float:
             sockets[stream].recv_multipart()
         begun_s = time.perf_counter()
         for stream, _, frames in made:
-            sockets[stream].send_multipart(frames, copy=False)
+            sockets[stream].send_multipart(frames)
         for stream, wanted in last.items():
             acked = -1
             while acked < wanted:

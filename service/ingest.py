@@ -24,7 +24,7 @@ from service.alarms import checked
 from service.errors import StorageFailed
 from service.journal import Admitted, Alarm, Journal
 from service.mailbox import Mailbox
-from service.patches import decode_patch
+from service.patches import check_patch
 
 DRAIN = 512
 """Messages of one turn, hence at most so many fixations in one commit."""
@@ -202,7 +202,7 @@ class Ingest(threading.Thread):
     def _fixation(self, identity: bytes, message: FixationMessage, patch: bytes) -> None:
         self._admission.check_owner(identity, message.stream, message.seq)
         try:
-            decode_patch(message.patch, patch)
+            check_patch(message.patch, patch)
         except WireError as error:
             raise WireError(error.code, error.detail, message.stream, message.seq) from None
         digest = wire.digest(message.onset, message.duration, message.gaze, patch)

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ from service.schema import DROPPED, LOOK
 from service.storage import Database, unreadable
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A fixation that ingest has found good. ``body`` is the message's JSON, ``patch`` frame 3 as it came."""
 
     stream: str

@@ -28,6 +28,12 @@ def decode_patch(header: PatchHeader, data: bytes) -> NDArray[np.uint8]:
 
     Raises :class:`~clients.wire.WireError` bad_patch, naming what does not match.
     """
+    picture = check_patch(header, data)
+    return np.frombuffer(data, dtype=np.uint8).reshape(SHAPE) if picture is None else picture
+
+
+def check_patch(header: PatchHeader, data: bytes) -> NDArray[np.uint8] | None:
+    """Raise what :func:`decode_patch` would; the patch only where it had to be decoded to know."""
     if (header.height, header.width) != SHAPE[:2]:
         raise _bad(f"it is {header.height} x {header.width} px; {SHAPE[0]} x {SHAPE[1]} are taken")
     if abs(header.degrees - PATCH_DEGREES) > DEGREES_TOLERANCE * PATCH_DEGREES:
@@ -36,7 +42,7 @@ def decode_patch(header: PatchHeader, data: bytes) -> NDArray[np.uint8]:
         size = SHAPE[0] * SHAPE[1] * SHAPE[2]
         if len(data) != size:
             raise _bad(f"raw needs {size} bytes (height x width x 3); frame 3 has {len(data)}")
-        return np.frombuffer(data, dtype=np.uint8).reshape(SHAPE)
+        return None
     return _decode_picture(header.encoding, data)
 
 

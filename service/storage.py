@@ -23,6 +23,7 @@ from pathlib import Path
 
 from service.errors import DatabaseDamaged, DirectoryRefused, StorageFailed, StorageFull
 from service.schema import DDL, MIGRATIONS, READABLE_VERSIONS, SCHEMA_VERSION
+from service.write_ahead import Copier
 
 BUSY_TIMEOUT_S = 10.0
 """How long a write waits for another process that holds the file, a backup say."""
@@ -51,6 +52,7 @@ class Database:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._closed = False
+        self._copier: Copier | None = None
         try:
             self._settle()
             self._check_or_make()
@@ -89,11 +91,16 @@ class Database:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise
+                if self._copier is not None:
+                    self._copier.committed(connection)
             except (sqlite3.Error, OSError) as error:
                 raise self._failure(what, error) from error
 
     def close(self) -> None:
         """Close every thread's connection; the threads must have ended or be done with theirs."""
+        if self._copier is not None:
+            self._copier.stop()
+            self._copier = None
         with self._lock:
             self._closed = True
             for connection in self._opened:
@@ -127,6 +134,7 @@ class Database:
                 raise DirectoryRefused(f"{self.path} is a database of something else; choose another data directory")
             else:
                 self._check_version(connection)
+            self._copier = Copier(self.path, self._lock, _connect)
         except (sqlite3.Error, OSError) as error:
             raise DirectoryRefused(
                 f"{self.path} can't be opened: {error}; restore it from a backup or name another data directory"
@@ -246,6 +254,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # service/write_ahead.py does it
     return connection
 
 

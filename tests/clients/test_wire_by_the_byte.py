@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+from typing import Any
+
+import pytest
 
 from clients import wire
 from tests.clients.peer import Peer
@@ -71,3 +75,47 @@ def test_the_bytes_of_the_page_are_welcomed(peer: Peer) -> None:
 def test_the_length_of_a_patch_as_the_page_says() -> None:
     (shown,) = re.findall(r"`02 ([0-9a-f ]+)`", PAGE)
     assert int.from_bytes(bytes.fromhex(shown), "big") == wire.PATCH_HEIGHT_PX * wire.PATCH_WIDTH_PX * 3
+
+
+GOOD: dict[str, Any] = {
+    "stream": "s", "seq": 7, "onset": 0.5, "duration": 0.25, "gaze": {"x": 0.25, "y": 0.5},
+    "patch": {"encoding": "raw", "height": 50, "width": 50, "channels": 3, "color": "rgb", "degrees": 5.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(GOOD),
+        json.dumps(GOOD | {"onset": 3, "gaze": {"x": 0, "y": 1}}, indent=1),
+        json.dumps(GOOD | {"frame_deg": None, "sequence": {"id": "\u00e9\U0001f441", "start": True}}),
+        json.dumps(GOOD).replace('"seq": 7', '"seq": 7, "seq": 8'),
+        json.dumps(GOOD).replace('"onset": 0.5', '"onset": -0'),
+        json.dumps(GOOD).replace('"x": 0.25', '"x": -0.0'),
+        json.dumps(GOOD).replace('"onset": 0.5', '"onset": 0.1234567890123456789012345'),
+        json.dumps(GOOD).replace('"onset": 0.5', '"onset": 123456789012345678901234567890'),
+        json.dumps(GOOD).replace('"onset": 0.5', '"onset": 4.9e-324'),
+    ],
+)
+def test_a_fixation_read_the_short_way_is_the_one_read_the_long_way(body: str) -> None:
+    short = wire._fixation(body.encode())
+    long = wire.FixationMessage.model_validate(wire._parse(body.encode()))
+    assert short == long
+    assert repr(short) == repr(long), "with the sign of a zero"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (json.dumps(GOOD).replace('"onset": 0.5', '"onset": NaN'), "bad_message"),
+        (json.dumps(GOOD).replace('"onset": 0.5', '"onset": 1e999'), "bad_message"),
+        (json.dumps(GOOD).replace('"seq": 7', '"seq": 7.0'), "bad_message"),
+        (json.dumps(GOOD | {"more": 1}), "bad_message"),
+        (json.dumps(GOOD) + " x", "bad_message"),
+        (json.dumps(GOOD | {"stream": "../s"}), "bad_stream"),
+    ],
+)
+def test_what_is_not_a_fixation_is_told_as_ever(body: str, code: str) -> None:
+    with pytest.raises(wire.WireError) as told:
+        wire.decode([wire.VERSION, b"fixation", body.encode(), b""])
+    assert told.value.code == code

@@ -13,7 +13,6 @@ import json
 import mmap
 import os
 import signal
-import sqlite3
 import struct
 import sys
 import threading
@@ -30,7 +29,7 @@ from clients.sender import Sender
 from model.calibration import calibrate
 from model.config import ModelConfig
 from model.deadleaves import dead_leaves
-from service import identity, log, storage
+from service import identity, log, write_ahead
 from service.errors import ServiceError
 from service.life import Life
 from service.mailbox import Mailbox, Stop
@@ -40,7 +39,7 @@ from service.settings import Settings
 CONFIG = ModelConfig.preset("default", retina={"features": 16}, units=16, embedding_size=32, learning={"warmup": 5})
 FITTED_ON = 64
 LOG_PAGES = 200
-"""SQLite begins its log again after so many, instead of 1,000: several times in a few hundred fixations."""
+"""SQLite's log is copied and begun again after so many, instead of 1,000: several times in a few hundred fixations."""
 STREAMS = ("a", "b")
 HOLD_BACK = 24
 """How far ahead of the learner each stream is sent: what waits at the worker, all the time."""
@@ -120,7 +119,7 @@ def worker(
 
 
 def _live(data_dir: str, ingest: str, publish: str, checkpoint_every_s: float, doom: Fate) -> int:
-    storage._connect = _with_short_log
+    write_ahead.COPY_PAGES = LOG_PAGES
     identity.calibrate = functools.partial(calibrate, synthetic=FITTED_ON)
     log.set_up(as_json=False)
     wake: Mailbox[None] = Mailbox()
@@ -134,12 +133,6 @@ def _live(data_dir: str, ingest: str, publish: str, checkpoint_every_s: float, d
     with opened(settings) as outside:
         doom("bound")
         return Life(settings, outside, wake, stop, config=CONFIG, fault=doom).run()
-
-
-def _with_short_log(path: Path) -> sqlite3.Connection:
-    connection = _CONNECT(path)
-    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
-    return connection
 
 
 def client(address: str, folder: str, count: int, fate: dict[str, Any] | None = None) -> int:
@@ -249,7 +242,6 @@ def _replace(path: Path, text: str) -> None:
     part.rename(path)
 
 
-_CONNECT = storage._connect
 _SECONDS = struct.Struct("<d")
 ROLES = {"worker": worker, "client": client, "rival": rival, "interface": interface}
 
