@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 _LEAST_S = 0.004
+_TRIED = 9
+"""Samples by which the number of threads is chosen, of what is quick."""
 _ENOUGH = 3
 """Samples after which what takes long is let off."""
 
@@ -25,8 +27,12 @@ class Timed:
     """Before each sample it runs so long uncounted, until threads and caches are its own again."""
     least_s: float = _LEAST_S
     """Of one sample: what is shorter is repeated in it."""
+    threads: int | None = None
+    """Of torch while it runs; None for as many as there are."""
     samples: list[float] = field(default_factory=list)
     """Seconds of one time each."""
+    firsts: list[float] = field(default_factory=list)
+    """Seconds of the first run in each turn, for one time: what was before it has filled the caches."""
     spent_s: float = 0.0
 
     @property
@@ -34,19 +40,32 @@ class Timed:
         """Of one time."""
         return statistics.median(self.samples)
 
+    @property
+    def first_s(self) -> float:
+        """The median of the first runs."""
+        return statistics.median(self.firsts)
+
     def sample(self, wait: Callable[[], None]) -> None:
-        """Run it, long enough for the clock; ``wait`` until the device has done it."""
+        """Run it, long enough for the clock; ``wait`` until the device has done it. The first run counts where it is
+        as long and nothing is to be warm."""
+        most = torch.get_num_threads()
+        torch.set_num_threads(self.threads or most)
         wait()
-        if self.warm_s > 0.0:
-            self._run_for(self.warm_s, wait)
-        runs, took = self._run_for(self.least_s, wait)
+        runs, took = self._run_for(0.0, wait)
+        self.firsts.append(took / self.per_run)
+        short = took < self.least_s
+        if took < self.warm_s:
+            self._run_for(self.warm_s - took, wait)
+        if short or self.warm_s > 0.0:
+            runs, took = self._run_for(self.least_s, wait)
+        torch.set_num_threads(most)
         self.samples.append(took / (runs * self.per_run))
         self.spent_s += took
 
     def _run_for(self, seconds: float, wait: Callable[[], None]) -> tuple[int, float]:
-        """How often it ran, and in how many seconds."""
+        """How often it ran, once at least, and in how many seconds."""
         runs, begun, now = 0, time.perf_counter(), 0.0
-        while now < seconds:
+        while runs == 0 or now < seconds:
             self.run()
             runs += 1
             wait()
@@ -62,6 +81,15 @@ def side_by_side(timed: list[Timed], *, repeats: int, most_s: float, device: str
             if each.spent_s < most_s or len(each.samples) < _ENOUGH:
                 each.sample(wait)
         told()
+
+
+def choose_threads(timed: list[Timed], *, most_s: float, device: str) -> None:
+    """Let each have one thread of torch or all of them, whichever it is faster with."""
+    most = torch.get_num_threads()
+    for each in timed if most > 1 else []:
+        tried = [replace(each, threads=threads, samples=[], firsts=[]) for threads in (1, most)]
+        side_by_side(tried, repeats=_TRIED, most_s=most_s, device=device, told=_nothing)
+        each.threads = min(tried, key=lambda one: one.median_s).threads
 
 
 def _nothing() -> None:
