@@ -72,6 +72,8 @@ class Learner:
         self.opponents = Opponents(config.features, config.embedding_size, like, measured=measured)
         self.rank = RankWindow(config.embedding_size, like)
         self.own: dict[str, StreamState] = {}
+        self._room: Tensor | None = None
+        """Sensitivities no longer needed, where the next are written: memory taken anew would come from the system."""
         self.learning = True
         self.steps = 0
         """Fixations kept, of all streams."""
@@ -113,11 +115,13 @@ class Learner:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
         if self.network.one_pass is None:
-            credit, cut = self.network.credit(own, new, z)  # 8, with the weights of 2
+            credit, cut = self.network.credit(own, new, z, self._room)  # 8, with the weights of 2
             own, changed = self._learn(own, new, attempt)  # 6, 7
         else:
             credit, cut, changed = self._learn_in_one_pass(self.network.one_pass, own, new, attempt, z)  # 6, 8, then 7
         self.own[stream] = self._move(own, new, credit, z, look)  # 9
+        if credit.values is not own.sensitivities.values:
+            self._room = own.sensitivities.values
         self._remember(own, new, z, attempt, marked)  # 10
         self.cut_units += cut
         return self._outcome(own, new, attempt, math.hypot(flushed, changed), cut)
@@ -140,7 +144,9 @@ class Learner:
             return None
         wanted = self.steps >= self.config.learning.warmup and (self.learning or self.watch is not None)
         shown = self.watch is not None
-        return self.network.attempt(own, new, guesses, look, self.opponents, wanted=wanted, shown=shown)
+        return self.network.attempt(
+            own, new, guesses, look, self.opponents, wanted=wanted, shown=shown, room=self._room
+        )
 
     def _begin(self, own: StreamState) -> tuple[StreamState, float]:
         """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""

@@ -153,10 +153,12 @@ class Network:
         *,
         wanted: bool,
         shown: bool = True,
+        room: Tensor | None = None,
     ) -> Attempt:
         """p, its error and every trivial one, and (if ``wanted``) the gradients.
 
-        Where all else is learned in one pass only what that needs, unless all are to be ``shown``.
+        Where all else is learned in one pass only what that needs, unless all are to be ``shown``. ``room``: see
+        :meth:`model.rfp.Propagation.gradient`.
         """
         told = self.reader.told(guesses.z, own.look, look, own.places)
         reading = self.reader.reading(new.y_before, opponents.mean, opponents.deviation, told.numbers, new.carried[0])
@@ -172,7 +174,7 @@ class Network:
                 passed = Passed(self._down(own, back), self.parameters.gather(parts, self.one_pass.rest_names))
                 shown = shown or not self.one_pass.surely_finite(own.sensitivities, passed.down, passed.rest)
             if self.one_pass is None or shown:
-                gradient = self._gradient(own, back, parts)
+                gradient = self._gradient(own, back, parts, room)
         return Attempt(told, reading, predicted, errors, action_error, back, gradient, passed)
 
     def _missed(self, told: Told, reading: Reading) -> Tensor | None:
@@ -202,10 +204,10 @@ class Network:
             parts["U"] = torch.outer(back, own.state.flatten())
         return back, parts
 
-    def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor]) -> Tensor:
+    def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor], room: Tensor | None = None) -> Tensor:
         """dE/dw of every learned weight, one vector: what was passed, and from dE/ds_t on Eq. 4."""
         if self.credited:
-            parts |= self.propagation.gradient(own.sensitivities, self._down(own, back))
+            parts |= self.propagation.gradient(own.sensitivities, self._down(own, back), room)
         return self.parameters.gather(parts)
 
     def _down(self, own: StreamState, back: Tensor) -> Tensor:
@@ -221,14 +223,17 @@ class Network:
         predicted = self.predictor.predict(self.weights, reading)
         return self._gradient(own, *self._back(own, new, reading, predicted, self._missed(told, reading)))
 
-    def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
-        """The sensitivities of the next state, and how many units were over the limit and start from zero."""
+    def credit(
+        self, own: StreamState, new: Imagined, z: Tensor, room: Tensor | None = None
+    ) -> tuple[Sensitivities, int]:
+        """The sensitivities of the next state, in ``room`` where there is one; how many units were over the limit and
+        start from zero."""
         if not self.credited:
             return own.sensitivities, 0
         partials = self.circuit.partials(new.settled, new.x)
         one_step = self.config.learning.credit == "one-step"
         jacobian = None if one_step else self.propagation.jacobian(partials, self.weights)
-        drives = self.propagation.drives(partials, own.state, z)
+        drives = self.propagation.drives(partials, own.state, z, room)
         credit = self.propagation.advance(own.sensitivities, jacobian, drives)
         return self.propagation.cut(credit, self.config.sensitivity_limit)
 

@@ -1,15 +1,15 @@
 """The dense step's one pass, compiled by numba when the learner is made: no compiler is needed on the machine.
 
 The formulas are those of model/one_pass.py, a row at a time, so that memory is read and written once. Rows don't depend
-on each other and are split over the threads: the same bits for any number of them.
+on each other, and every core takes some of those that are left until none is: the same bits for any number of cores.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +28,10 @@ One = Any
 """A number, of the vectors' type."""
 
 _NOTHING, _SGD, _ADAM = range(3)
-_TOGETHER = 8
+_TOGETHER = 64
 """Rows that take turns at a weight, so that what is read lies in fewer and longer stretches."""
+_TURNS = 2
+"""Of each core at a step, so that one that is held up elsewhere leaves more to the others."""
 _FREE = {"contract", "reassoc", "nsz"}
 """Rounding may differ; what is not a number must stay so, for it is looked for."""
 _FLAT: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -139,8 +141,8 @@ class Compiled:
         self._v = moments["v"].numpy() if moments else nothing
         self._table = np.array([[part.column, part.width, part.place] for part in segments], np.int64)
         self._numbers = np.zeros(8, self._type)
-        self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="dense-step")
+        self._cores = cores()
+        self._pool = ThreadPoolExecutor(max(1, self._cores - 1), thread_name_prefix="dense-step")
 
     def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:
         """See :class:`model.one_pass.Kernel`."""
@@ -157,9 +159,21 @@ class Compiled:
             known.factors.numpy(), known.sources.numpy(), known.jacobian.numpy(), back.contiguous().numpy(),
             self._numbers, how, squares, past,
         )  # fmt: skip
-        ends = [units * part // self._threads for part in range(self._threads + 1)]
-        others = [self._pool.submit(self._rows, first, last, *told) for first, last in pairwise(ends[1:])]
-        self._rows(0, ends[1], *told)
+        some = -(-units // (_TURNS * self._cores * _TOGETHER)) * _TOGETHER
+        left = iter(range(0, units, some))
+
+        def take() -> None:
+            for first in left:
+                self._rows(first, min(first + some, units), *told)
+
+        others = [self._pool.submit(take) for _ in range(self._cores - 1)]
+        take()
         for other in others:
-            other.result()
+            if not other.cancel():  # it began
+                other.result()
         return float(squares.sum(dtype=np.float64)), int((past > 0).sum())
+
+
+def cores() -> int:
+    """How many this process may run on; the torch of a learner that steps with one thread leaves them to this pass."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

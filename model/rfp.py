@@ -88,33 +88,36 @@ class Propagation:
         # direct: K x K x n -> blocks x K x K x b, laid on the diagonals
         direct = partials.direct.reshape(components, components, -1, b).permute(2, 0, 1, 3)
         a.diagonal(dim1=2, dim2=4).copy_(direct)
-        for gate, moved in zip(circuit.cell.gates, partials.gates, strict=True):
-            by_block = moved.reshape(components, -1, b).permute(1, 0, 2)
-            to = a[:, :, :, gate.reads]
-            to += by_block.unsqueeze(-1) * weights[gate.name].unsqueeze(1)
+        moved = partials.gates.view(-1, components, circuit.units // b, b).permute(2, 1, 3, 0)
+        blocks = torch.stack([weights[gate.name] for gate in circuit.cell.gates], dim=2)  # n/b x b x G x b
+        a.index_add_(3, self._reads.to(a.device), moved.unsqueeze(-1) * blocks.unsqueeze(1))
         return a.view(-1, components * b, components * b)
 
-    def drives(self, partials: Partials, state: Tensor, z: Tensor) -> Tensor:
-        """n/b x Kb x F: what each weight does to the next state at once; ``state`` is the one before the step."""
+    def drives(self, partials: Partials, state: Tensor, z: Tensor, room: Tensor | None = None) -> Tensor:
+        """n/b x Kb x F: what each weight does to the next state at once; ``state`` is the one before the step.
+
+        ``room`` of that shape is where they are written; without one they are given memory.
+        """
         circuit, gates = self.circuit, self.circuit.cell.gates
         sources = torch.stack([state[gate.reads] for gate in gates]) if gates else state.new_zeros(0, circuit.units)
         if circuit.gates == "modular":
-            return self._block_drives(partials, sources, z)
+            return self._block_drives(partials, sources, z, room)
         if circuit.gates == "dense":  # n x K x G x n, what is read last
             driven = partials.gates.permute(2, 1, 0).unsqueeze(-1) * sources
             moved = driven.reshape(circuit.units, circuit.components, -1)
         else:
             moved = (partials.gates * sources.unsqueeze(1)).permute(2, 1, 0)
         own, passed = partials.own.permute(2, 1, 0), partials.passed.t().unsqueeze(-1)
-        return torch.cat([moved, own, passed * z], dim=-1)
+        return torch.cat([moved, own, passed * z], dim=-1, out=room)
 
-    def _block_drives(self, partials: Partials, sources: Tensor, z: Tensor) -> Tensor:
+    def _block_drives(self, partials: Partials, sources: Tensor, z: Tensor, room: Tensor | None) -> Tensor:
         """A weight of row i moves unit i's numbers alone: zero where row and unit differ."""
         circuit = self.circuit
         b, components = circuit.block, circuit.components
         gates, own, blocks = len(partials.gates), len(partials.own), circuit.units // b
         first = gates * b * b  # columns: gate, row, what it reads; then own weight, row; then row of V, feature
-        drives = z.new_zeros(blocks, components, b, sum(self._widths))
+        shape = (blocks, components, b, sum(self._widths))
+        drives = z.new_zeros(shape) if room is None else room.view(shape).zero_()
         on_itself = drives[..., :first].view(blocks, components, b, gates, b, b).diagonal(dim1=2, dim2=4)
         factors = partials.gates.view(gates, components, blocks, b).permute(2, 1, 0, 3)  # blocks x K x G x b
         read = sources.view(gates, blocks, b).transpose(0, 1)[:, None].unsqueeze(-1)  # blocks x 1 x G x b x 1
@@ -132,14 +135,16 @@ class Propagation:
             return Sensitivities(drives)
         return Sensitivities(drives.baddbmm_(jacobian, sensitivities.values))
 
-    def gradient(self, sensitivities: Sensitivities, back: Tensor) -> Weights:
-        """Eq. 4: dE/dw by name from ``back`` = dE/d state (K x n); n/b x (a block's rows, as ``columns`` has them)."""
+    def gradient(self, sensitivities: Sensitivities, back: Tensor, room: Tensor | None = None) -> Weights:
+        """Eq. 4: dE/dw by name from ``back`` = dE/d state (K x n); n/b x (a block's rows, as ``columns`` has them).
+
+        ``room`` of the shape of S is where its terms are written; without one they are given memory."""
         by_block = (
             back.reshape(back.shape[0], -1, self.circuit.block)
             .transpose(0, 1)
             .reshape(-1, sensitivities.values.shape[1])
         )
-        total = (by_block.unsqueeze(-1) * sensitivities.values).sum(dim=1)
+        total = torch.mul(by_block.unsqueeze(-1), sensitivities.values, out=room).sum(dim=1)
         return dict(zip(self.columns, torch.split(total, self._widths, dim=1), strict=True))
 
     def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:

@@ -47,11 +47,13 @@ def offline(config: ModelConfig) -> ModelConfig:
 class SpatialNetwork(Network):
     """Carries no credit forward: the gradients of the circuit's weights are zero here, and found elsewhere or not."""
 
-    def credit(self, own: StreamState, new: Imagined, z: Tensor) -> tuple[Sensitivities, int]:
+    def credit(
+        self, own: StreamState, new: Imagined, z: Tensor, room: Tensor | None = None
+    ) -> tuple[Sensitivities, int]:
         """See :class:`Network`."""
         return own.sensitivities, 0
 
-    def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor]) -> Tensor:
+    def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor], room: Tensor | None = None) -> Tensor:
         names = self.parameters.learned
         return self.parameters.gather({name: parts.get(name, torch.zeros_like(self.weights[name])) for name in names})
 

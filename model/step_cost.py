@@ -3,6 +3,10 @@
 A tensor that a step reads in two places with something between that needs all of the first reading is read twice:
 W for the gates' arguments and again to be changed, V for x and again to be changed, U for y and again on the way back,
 P for the prediction and again for its gradient. Vectors are not counted.
+
+Truncated back-propagation, the rival, is counted alike. It can't go back a step before it has gone back the one
+after, so it reads the gates' W at each of them (and once more at each that is made anew); what it keeps of the past
+once.
 """
 
 from __future__ import annotations
@@ -41,6 +45,22 @@ def touched(learner: Learner) -> list[Touched]:
         found += [_touched(f"moment {name}", tensor, 1, 1) for name, tensor in learner.optimiser.state.items()]
     if network.rls is not None:
         found += [_touched("P", network.rls.weights, 2, 1), _touched("R", network.rls.inverse, 2, 1)]
+    return found
+
+
+def touched_back(learner: Learner, *, reach: int, past: int, anew: bool) -> list[Touched]:
+    """The same of back-propagation ``reach`` steps back at one fixation, which keeps ``past`` bytes of them."""
+    network = learner.network
+    found = [part for part in touched(learner) if part.name != "S"]
+    for at, part in enumerate(found):
+        if part.name in network.circuit.gate_names:
+            found[at] = part._replace(reads=part.reads + reach * (2 if anew else 1))
+        elif part.name == "V" and anew:
+            found[at] = part._replace(reads=part.reads + 1)
+    found.append(Touched("past", past, 1, int(anew)))
+    if network.credited:
+        learned = [name for name in learner.parameters.learned if name in network.propagation.columns]
+        found += [_touched(f"gradient {name}", network.weights[name], 1, 1) for name in learned]
     return found
 
 

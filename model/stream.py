@@ -14,12 +14,15 @@ from model.rfp import Sensitivities
 
 @dataclass(frozen=True)
 class StreamState:
-    """Replaced at every step, never changed in place. ``z`` are whitened features (m), ``y`` embeddings (q)."""
+    """Replaced at every step; but for the sensitivities never changed in place.
+
+    ``z`` are whitened features (m), ``y`` embeddings (q).
+    """
 
     state: Tensor
     """K x n: the context vector s."""
     sensitivities: Sensitivities
-    """d s / d weights."""
+    """d s / d weights; the next step but one writes in their place."""
     fresh: bool
     """A new sequence begins at the next fixation that is kept."""
     position: int

@@ -2,7 +2,8 @@
 
 The same learner each time (the bounded circuit, a linear predictor by Adam, no gaze; features and embedding as the
 options say), with gates that are not zero. What is timed is ``Learner.observe`` without the trivial predictors and the
-rank; the default learner has them. A circuit's contenders take turns:
+rank; the default learner has them. A circuit's contenders take turns, each with one thread of torch or with all,
+whichever it is faster with:
 
     copy        a plain copy of half as many bytes as a step reads and writes (a copy does both)
     step        recurrent forward propagation
@@ -30,8 +31,8 @@ from tqdm import tqdm
 from model.config import ModelConfig
 from model.learner import Learner, Look
 from model.rivals import FullRtrl, Rival, Truncated
-from model.step_cost import floor_bytes, state_bytes, touched
-from service.bench_clock import Timed, side_by_side
+from model.step_cost import floor_bytes, state_bytes, touched, touched_back
+from service.bench_clock import Timed, choose_threads, side_by_side
 from service.bench_record import Found
 from service.errors import BenchRefused
 from service.experiment_rows import Column, as_markdown, as_text, table
@@ -48,6 +49,9 @@ DEFAULT = "default learner"
 UNITS = (128, 256, 512, 1024, 2048)
 REACH = 100
 _RTRL_BYTES = 100_000_000
+_TRIED_S = 0.1
+_WARM_S, _LEAST_S = 0.01, 0.02
+"""Of a sample: many steps in a row, the first of them not counted, so that they find in the caches what steps leave."""
 _WARM = 3
 _DRAWN = 256
 _RIVALS = ("stored", "anew", "every", "rtrl")
@@ -58,11 +62,15 @@ TIMES = (
     Column("copy, ms", "copy_ms", 2),
     Column("step / copy", "to_copy", 2),
     Column("MB touched", "floor_mb", 1),
+    Column("the first, ms", "first_ms", 2),
+    Column("threads", "threads", 0),
 )
 RIVALS = (
     Column("step, ms", "step_ms", 2),
     Column("100 back, as stored", "to_stored", 1),
     Column("100 back, anew", "to_anew", 1),
+    Column("bytes, as stored", "bytes_stored", 1),
+    Column("bytes, anew", "bytes_anew", 1),
     Column("one back-propagation every 100", "to_every", 2),
     Column("full RTRL", "to_rtrl", 0),
 )
@@ -197,17 +205,22 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
         raise BenchRefused(f"n = {n} does not go with gates {gates} and an embedding of {arguments.embedding}")
     config = config_of(gates, n, features=features, embedding=arguments.embedding)
     learner = Learner(config, seed=0, device=device, measured=False)
-    timed = [_copy(learner, device), Timed("step", _observing(learner, features, device))]
+    timed = [
+        _copy(learner, device),
+        Timed("step", _observing(learner, features, device), warm_s=_WARM_S, least_s=_LEAST_S),
+    ]
     rivals: dict[str, Rival] = {}
     if not arguments.without_rivals:
         rivals = _rivals(config.model_copy(update={"dense_step": "torch"}), device)
         for name, rival in rivals.items():
-            timed.append(Timed(name, _observing(rival, features, device, each=_per_run(name)), _per_run(name)))
+            going = _observing(rival, features, device, each=_per_run(name))
+            timed.append(Timed(name, going, _per_run(name), least_s=_LEAST_S))
+    choose_threads(timed, most_s=_TRIED_S, device=device)
     side_by_side(timed, repeats=arguments.repeats, most_s=arguments.seconds, device=device, told=told)
     by_name = {each.name: each for each in timed}
     row = _row(gates, n, learner, by_name)
     if rivals:
-        row |= _row_of_rivals(by_name, rivals)
+        row |= _row_of_rivals(by_name, rivals, learner)
     return row
 
 
@@ -254,7 +267,7 @@ def _observing(learner: Learner, features: int, device: str, each: int = 1) -> C
 def _copy(learner: Learner, device: str) -> Timed:
     source = torch.rand(floor_bytes(learner) // 8, device=device)  # float32, and half of the bytes are written
     target = torch.empty_like(source)
-    return Timed("copy", partial(target.copy_, source))
+    return Timed("copy", partial(target.copy_, source), warm_s=_WARM_S, least_s=_LEAST_S)
 
 
 def _row(gates: str, n: int, learner: Learner, timed: dict[str, Timed]) -> dict[str, Any]:
@@ -265,6 +278,8 @@ def _row(gates: str, n: int, learner: Learner, timed: dict[str, Timed]) -> dict[
         "step_ms": step.median_s * 1e3,
         "copy_ms": copy.median_s * 1e3,
         "to_copy": step.median_s / copy.median_s,
+        "first_ms": step.first_s * 1e3,
+        "threads": step.threads or torch.get_num_threads(),
         "floor_mb": floor_bytes(learner) / 1e6,
         "touched": [part._asdict() for part in touched(learner)],
         "state_mb": state_bytes(learner) / 1e6,
@@ -272,14 +287,18 @@ def _row(gates: str, n: int, learner: Learner, timed: dict[str, Timed]) -> dict[
     }
 
 
-def _row_of_rivals(timed: dict[str, Timed], rivals: dict[str, Rival]) -> dict[str, Any]:
+def _row_of_rivals(timed: dict[str, Timed], rivals: dict[str, Rival], learner: Learner) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in _RIVALS:
         if name in timed:
             found[f"{name}_ms"] = timed[name].median_s * 1e3
             found[f"to_{name}"] = timed[name].median_s / timed["step"].median_s
-    kept = rivals["stored"].credit.state_bytes() / 1e6
-    found |= {"bptt_mb": kept, "bptt_1000_mb": kept * 1000 / REACH}
+            found[f"threads_{name}"] = timed[name].threads or torch.get_num_threads()
+    kept = rivals["stored"].credit.state_bytes()
+    found |= {"bptt_mb": kept / 1e6, "bptt_1000_mb": kept * 1000 / REACH / 1e6}
+    for name in ("stored", "anew"):
+        back = touched_back(learner, reach=REACH, past=kept, anew=name == "anew")
+        found[f"bytes_{name}"] = sum(part.moved for part in back) / floor_bytes(learner)
     if "rtrl" in rivals:
         found["rtrl_mb"] = rivals["rtrl"].credit.state_bytes() / 1e6
     return found
@@ -298,7 +317,8 @@ def _default(arguments: argparse.Namespace, told: Callable[[], object]) -> dict[
 
     for _ in range(2 * REACH):
         go()
-    timed = {"copy": _copy(learner, arguments.device), "step": Timed("step", go)}
+    timed = {"copy": _copy(learner, arguments.device), "step": Timed("step", go, warm_s=_WARM_S, least_s=_LEAST_S)}
     both = [*timed.values()]
+    choose_threads(both, most_s=_TRIED_S, device=arguments.device)
     side_by_side(both, repeats=arguments.repeats, most_s=arguments.seconds, device=arguments.device, told=told)
     return _row(DEFAULT, learner.config.units, learner, timed)

@@ -217,8 +217,8 @@ class Checkpoints(Folder):
         those ``needed``: a restore that recovery may have to make again.
 
         Of the hours in which any was written the last ``hours`` count. The last good one is the newest of ``timeline``
-        whose parameters are verified, or ``good``, just written and read back. Diagnostics stay with the newest ``keep``
-        and the pinned ones alone: they are several times the learner's size. Returns what was deleted.
+        whose parameters are verified, or ``good``, just written and read back. Diagnostics stay with the newest
+        ``keep`` and the pinned ones alone: they are several times the learner's size. Returns what was deleted.
         """
         with self._lock:
             every = self.list()

@@ -244,7 +244,7 @@ def _wrong_recurrence(config: ModelConfig, calls: Any) -> set[str]:
     (advanced, _), (kept, _) = calls.calls["cut"]
     if _off(kept.values, advanced.values):
         off.add("cut")
-    (sensitivities, back), found = calls.calls["gradient"]
+    (sensitivities, back, _), found = calls.calls["gradient"]
     truth = torch.einsum("bk,bkf->bf", _by_block(config, back), sensitivities.values)
     named = {name: (found[name].reshape(len(truth), -1), truth[:, place]) for name, place in calls.columns.items()}
     return off | {f"Eq. 4 {name}" for name, (part, wanted) in named.items() if _off(part, wanted)}

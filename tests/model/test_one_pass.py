@@ -38,7 +38,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 def config(way: str, **choices: Any) -> ModelConfig:
     learning = {"warmup": 3, "retraction_every": 4, **choices.pop("learning", {})}
     sizes = {"units": 10, "embedding_size": 12, "retina": {"features": FEATURES}}
-    return ModelConfig.preset("default", **sizes, gates="dense", dense_step=way, learning=learning, **choices)
+    return ModelConfig.preset("default", **sizes | choices, gates="dense", dense_step=way, learning=learning)
 
 
 def features(seed: int = 0) -> Iterator[Tensor]:
@@ -112,18 +112,14 @@ def test_to_be_watched_changes_no_bit_and_shows_the_gradient(way: str) -> None:
         torch.testing.assert_close(seen[-1].gradient[name], part, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_compiled_it_has_the_same_bits_with_any_number_of_threads(threads: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        many = Learner(config("compiled"), seed=0)
-    finally:
-        torch.set_num_threads(before)
-    one = Learner(config("compiled"), seed=0)
-    for learner in (one, many):
-        walk(learner, 30)
-    assert same(one.snapshot(), many.snapshot())
+@pytest.mark.parametrize("cores", [2, 3])
+def test_compiled_it_has_the_same_bits_with_any_number_of_cores(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = []
+    for some in (1, cores):
+        monkeypatch.setattr(one_pass_compiled, "cores", lambda some=some: some)
+        walked.append(Learner(config("compiled", units=200), seed=0))
+        walk(walked[-1], 12)
+    assert same(walked[0].snapshot(), walked[1].snapshot())
 
 
 @pytest.mark.parametrize("way", WAYS)

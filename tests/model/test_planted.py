@@ -135,10 +135,10 @@ def test_a_cut_leaves_what_is_under_the_limit(monkeypatch: pytest.MonkeyPatch, n
 def test_equation_four_reads_both_components(monkeypatch: pytest.MonkeyPatch, name: str, k: int) -> None:
     real = rfp.Propagation.gradient
 
-    def planted(self: Any, sensitivities: Any, back: Tensor) -> Any:
+    def planted(self: Any, sensitivities: Any, back: Tensor, room: Tensor | None) -> Any:
         scaled = back.clone()
         scaled[k] *= ERROR
-        return real(self, sensitivities, scaled)
+        return real(self, sensitivities, scaled, room)
 
     monkeypatch.setattr(rfp.Propagation, "gradient", planted)
     terms, parameters = audit(small(**CIRCUITS[name]), seed=11)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import rjepa
 from service import bench_step, performance_page
-from service.bench_clock import Timed, side_by_side
+from service.bench_clock import Timed, choose_threads, side_by_side
 from tests.helpers import ROOT
 
 SMALL = ("--n", "16", "32", "--features", "8", "--embedding", "8", "--repeats", "2", "--seconds", "0.01", "--quiet")
@@ -38,6 +40,8 @@ def test_it_keeps_the_command_the_machine_and_a_row_for_each_circuit(found: dict
             assert row[f"to_{rival}"] == pytest.approx(row[f"{rival}_ms"] / row["step_ms"])
         moved = sum(part["bytes"] * (part["reads"] + part["writes"]) for part in row["touched"])
         assert row["floor_mb"] == pytest.approx(moved / 1e6)
+        assert row["bytes_anew"] > row["bytes_stored"] > 1.0
+        assert row["first_ms"] > 0.0
         assert row["samples"]["step"] == 2
         assert row["bptt_1000_mb"] == pytest.approx(10 * row["bptt_mb"])
     assert [each["gates"] for each in found["exponents"]] == ["two-point", "modular-4", "dense-compiled"]
@@ -65,6 +69,23 @@ def test_each_has_its_turn_and_what_takes_long_is_let_off() -> None:
     assert len(rounds) == 6
     assert [len(each.samples) for each in (quick, slow)] == [3, 3]
     assert order.index("slow") < len(order) - 1 - order[::-1].index("quick")
+
+
+def test_each_has_the_number_of_threads_it_is_faster_with() -> None:
+    def with_one_alone() -> None:
+        time.sleep(0.001 if torch.get_num_threads() == 1 else 0.02)
+
+    def with_all() -> None:
+        time.sleep(0.02 if torch.get_num_threads() == 1 else 0.001)
+
+    before = torch.get_num_threads()
+    timed = [Timed("one", with_one_alone), Timed("all", with_all)]
+    try:
+        torch.set_num_threads(2)
+        choose_threads(timed, most_s=0.0, device="cpu")
+        assert ([each.threads for each in timed], torch.get_num_threads()) == ([1, 2], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("words", [("--n", "10", "--gates", "modular-4"), ("--n", "3", "--gates", "two-point")])
