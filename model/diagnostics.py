@@ -22,14 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import extent, frozen_rank, retrieval
+from model import extent, frozen_rank, retrieval, skill
 from model.errors import ModelError
 from model.evidence import Evidence
 from model.fidelity import FidelityWindow
 from model.learner import Learner, Outcome, Watched
 from model.moment import Moment, untaught
 from model.ring import Ring
-from model.skill import row as skill_row
 from model.snapshot import Snapshot
 from model.twin import Twin
 from model.verdict import FIRST
@@ -166,7 +165,7 @@ class Diagnostics:
         first = (self._first_input @ seen.z).cpu()
         errors = None
         if outcome.prediction_error is not None:
-            errors = skill_row(outcome.prediction_error, outcome.trivial)
+            errors = skill.numbers(outcome.prediction_error, outcome.trivial)
         for windows in (own.windows, self._all):
             windows.embeddings.add(embedding)
             windows.inputs.add(first)

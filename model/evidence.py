@@ -138,6 +138,7 @@ class Evidence:
         self._flying: deque[_Flying] = deque()
         self._past: dict[str, Tensor] = {}
         """Of each stream: z_{t-1}, then d_t to d_{t-7}: 9 x m."""
+        self._one = torch.ones(1)
 
     def _blank(self) -> Block:
         return Block(*(torch.zeros(BLOCK, size) for size in self._sizes))
@@ -146,26 +147,27 @@ class Evidence:
         """Take in a step and the twin's; whether the block is whole: then :meth:`hand_over` is next."""
         assert seen.made is not None
         z, zbar = self._z(seen.z), self._z(seen.carry)
+        deviation = z - zbar
         past = self._past.get(seen.stream)
         if seen.position == 0 or past is None:
             past = torch.zeros(LAGS + 1, z.numel())
             past[0] = zbar
+        now = past[0]
         attempt = seen.made.attempt
         before = seen.made.own.kept
         if attempt is not None and twin.prediction is not None and before is not None:
             now = self._z(before)
             told = seen.told.to("cpu", torch.float32)
-            row = [torch.ones(1), now, past[0], zbar, told]
+            row = [self._one, now, past[0], zbar, told]
             row += [self._s(seen.made.own.state.flatten()), self._y(attempt.predicted.p)]
             row += [self._s(twin.state.flatten()), self._y(twin.prediction)]
             row += [self._y(seen.made.new.y_before)] if self._with_embedding else []
             place = len(self._streams)
             torch.cat(row, out=self._block.rows[place])
-            self._block.targets[place] = z - zbar
+            self._block.targets[place] = deviation
             self._block.lags[place] = past[1:].reshape(-1)
             self._streams.append(seen.stream)
-            past = torch.cat([now.unsqueeze(0), past[1:]])
-        self._past[seen.stream] = torch.cat([past[:1], (z - zbar).unsqueeze(0), past[1:-1]])
+        self._past[seen.stream] = torch.cat([now.unsqueeze(0), deviation.unsqueeze(0), past[1:-1]])
         return len(self._streams) == BLOCK
 
     @property

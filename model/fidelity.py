@@ -98,7 +98,7 @@ class FidelityWindow:
             self._sums = torch.cat([self._sums[1:], torch.zeros_like(self._sums[:1])])
         gradient = seen.gradient
         if gradient is not None:
-            self._sums[-1] += torch.cat([gradient[name].reshape(-1) for name in self._names]).cpu()
+            self._sums[-1].add_(torch.cat([gradient[name].reshape(-1) for name in self._names]).cpu())
         told = seen.told if seen.told.numel() else seen.z.new_zeros(self._widths[4])
         aim = seen.z.new_zeros(2) if seen.aim is None else seen.aim
         attempt = seen.made.attempt
@@ -106,9 +106,7 @@ class FidelityWindow:
         parts = [seen.z, seen.carry, seen.mean, seen.deviation, told, aim, back, seen.made.own.state.flatten()]
         self._rows.add(torch.cat(parts).cpu())
         error = 0.0 if seen.error is None else seen.error
-        self._notes.add(
-            torch.tensor([seen.position, gradient is not None, seen.aim is not None, error], dtype=torch.float64)
-        )
+        self._notes.add((seen.position, gradient is not None, seen.aim is not None, error))
 
     def kept(self, stream: str) -> Kept | None:
         """What it holds, in float64; None where there is no gradient yet."""
