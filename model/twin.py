@@ -20,8 +20,9 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.guard import energy
-from model.learner import Learner, Watched
+from model.learner import Learner
 from model.network import Network
+from model.noted import Noted
 from model.optimiser import Adam, Optimiser, Sgd
 from model.prediction import Predicted, Reading, distance_gradient, distances
 from model.statistics import RunningMoments
@@ -68,7 +69,7 @@ class Twin:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, seen: Watched, rates: dict[str, float], *, learning: bool) -> TwinStep:
+    def step(self, seen: Noted, rates: dict[str, float], *, learning: bool) -> TwinStep:
         """The step the learner made as ``seen``; ``rates`` are the learner's, by part."""
         network, weights = self.network, self.network.weights
         state = self._zero if seen.position == 0 else self._states.get(seen.stream, self._zero)
