@@ -7,9 +7,9 @@ and of all streams in journal order), of each readout its sums.
 
 What takes long is done on other threads: whole blocks of evidence are scored on one (model/evidence.py), and what is
 told is told of a :class:`~model.moment.Moment`, copies that any thread may read. What needs no weights of the learner
-waits until 16 fixations do, or somebody asks (:meth:`Diagnostics.catch_up`): the twin's matrices, and all the code, then
-come into the processor's cache once for many, and don't drive out the learner's at every step. No number depends on
-when.
+waits until 16 fixations do, or somebody asks (:meth:`Diagnostics.catch_up`): the twin's matrices, and all the code,
+then come into the processor's cache once for many, and don't drive out the learner's at every step. No number depends
+on when.
 
 The measures are one file each; each says what it can't show:
 

@@ -1,4 +1,4 @@
-"""What is kept of a step until the measures take it in: vectors alone, nothing that grows with the number of weights."""
+"""What is kept of a step until the measures take it in: vectors alone, nothing as large as the weights."""
 
 from __future__ import annotations
 

@@ -152,7 +152,11 @@ def told(found: Found, *, markdown: bool) -> str:
         return {loop: found[f"{loop}_parts_ms"][name] for loop in LOOPS}
 
     timed = {name: sum(found[f"{name}_parts_ms"].values()) for name in LOOPS}
-    lines = [list(heads), line("the retina", retina), line("the learning step, nobody watching", dict.fromkeys(LOOPS, step))]
+    lines = [
+        list(heads),
+        line("the retina", retina),
+        line("the learning step, nobody watching", dict.fromkeys(LOOPS, step)),
+    ]
     lines += [line(what, parts(name)) for name, what in MEASURES.items()]
     lines.append(line("the step itself takes longer by", {name: price[name] - timed[name] for name in LOOPS}))
     lines.append(line("all measures together: with them less without", price))
