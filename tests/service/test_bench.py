@@ -92,7 +92,7 @@ def test_bytes_are_those_of_the_learner() -> None:
 
 
 def test_measures_are_timed_where_they_are_paid() -> None:
-    found = bench_diagnostics.run(options("diagnostics", "--fixations", "400"))
+    found = bench_diagnostics.run(options("diagnostics", "--fixations", "300"))
     for loop in bench_diagnostics.LOOPS:
         parts = found[f"{loop}_parts_ms"]
         assert set(parts) == set(bench_diagnostics.MEASURES)
