@@ -54,7 +54,7 @@ class Parameters:
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Views into a vector laid out as ``flat``, by name, shaped as the weights."""
-        parts = flat.split([place.stop - place.start for place in self._places.values()])
+        parts = torch.split(flat, [place.stop - place.start for place in self._places.values()])
         found = dict(zip(self._places, parts, strict=True))
         return {
             name: part.view(self.shapes[name]) if len(self.shapes[name]) > 1 else part for name, part in found.items()

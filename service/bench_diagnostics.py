@@ -138,7 +138,8 @@ def _time(owner: object, name: str, clock: Counter[str], part: str) -> None:
 
 def told(found: Found, *, markdown: bool) -> str:
     """One line for each measure, and what they must come to."""
-    step, retina = found["step_ms"], {"alone": found["pass_ms"], "full": found["pass_ms"] / found["batch_shape"]}
+    step: float = found["step_ms"]
+    retina = {"alone": found["pass_ms"], "full": found["pass_ms"] / found["batch_shape"]}
     price = {name: found[f"{name}_ms"] - step for name in LOOPS}
     heads = ("what", "of one that comes alone, ms", "share", "of one of a full pass, ms", "share")
 
