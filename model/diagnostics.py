@@ -6,7 +6,10 @@ same bits. What it holds does not grow with the number of fixations: of each mea
 and of all streams in journal order), of each readout its sums.
 
 What takes long is done on other threads: whole blocks of evidence are scored on one (model/evidence.py), and what is
-told is told of a :class:`~model.moment.Moment`, copies that any thread may read. No number depends on when.
+told is told of a :class:`~model.moment.Moment`, copies that any thread may read. What needs no weights of the learner
+waits until 16 fixations do, or somebody asks (:meth:`Diagnostics.catch_up`): the twin's matrices, and all the code,
+then come into the processor's cache once for many, and don't drive out the learner's at every step. No number depends
+on when.
 
 The measures are one file each; each says what it can't show:
 
@@ -17,19 +20,20 @@ The measures are one file each; each says what it can't show:
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from model import extent, frozen_rank, retrieval
+from model import extent, frozen_rank, retrieval, skill
 from model.errors import ModelError
 from model.evidence import Evidence
 from model.fidelity import FidelityWindow
 from model.learner import Learner, Outcome, Watched
 from model.moment import Moment, untaught
+from model.noted import Noted, note
 from model.ring import Ring
-from model.skill import row as skill_row
 from model.snapshot import Snapshot
 from model.twin import Twin
 from model.verdict import FIRST
@@ -45,6 +49,8 @@ CAUGHT_UP = 15_000
 forgets that it began later, and the 5,000 of a window."""
 LOOK_EVERY = 1000
 """Predictions of a stream from one regular look to the next; the first as soon as there is a skill."""
+MOST_WAITING = 16
+"""Fixations that wait at most."""
 FORMAT = "rjepa-diagnostics-1"
 
 
@@ -59,11 +65,29 @@ class _Stream:
         self.predictions = 0
 
 
+class _Waiting(NamedTuple):
+    """A fixation that was learned, and not yet taken in."""
+
+    number: int
+    own: _Stream
+    seen: Noted
+    outcome: Outcome
+    trial: Tensor | None
+    """Of retrieval."""
+    rates: dict[str, float]
+    """The learner's at the step ..."""
+    learning: bool
+    """... and whether it learned at all."""
+
+
 class Diagnostics:
     """Watches ``learner``, which was made with ``seed``. Not thread-safe: it belongs on the learner's thread.
 
     Wanted for each fixation, in this order: ``learner.observe(...)``, then :meth:`after`.
     """
+
+    taking: Callable[[int], None] | None = None
+    """Called with the number of each fixation before it is taken in, and with 0 where that ends out of turn."""
 
     def __init__(self, learner: Learner, *, seed: int) -> None:
         self._learner = learner
@@ -86,9 +110,11 @@ class Diagnostics:
         self._evidence = Evidence(self._learner)
         self._all, self._blank = (Windows(config.embedding_size, config.units) for _ in range(2))
         self._streams: dict[str, _Stream] = {}
+        self._waiting: list[_Waiting] = []
 
     def forget(self, stream: str) -> None:
         """Drop the windows of ``stream``; what it gave to the windows of all streams stays."""
+        self.catch_up()
         self._streams.pop(stream, None)
         self._evidence.forget(stream)
         self._twin.forget(stream)
@@ -113,8 +139,11 @@ class Diagnostics:
             self._trial = retrieval.trial(self._learner.network, seen.made, seen.z, seen.made.own.kept, earlier)
 
     @torch.no_grad()
-    def after(self, stream: str, outcome: Outcome) -> None:
-        """Take in what came of the fixation of ``stream`` that the learner has just observed."""
+    def after(self, stream: str, outcome: Outcome, number: int = 0) -> None:
+        """Take in, now or soon, what came of the fixation of ``stream`` that the learner has just observed.
+
+        ``number``: what :attr:`taking` calls it.
+        """
         seen, self._seen = self._seen, None
         self._predicted = False
         own = self._of(stream)
@@ -123,18 +152,39 @@ class Diagnostics:
                 windows.skip(outcome.skipped or "unwatched")
             return
         self._predicted = seen.error is not None
-        twin = self._twin.step(seen, self._learner.rates, learning=self._learner.learning)
-        if self._evidence.add(seen, twin):
-            self._land()
-            found = {name: own.windows.evidence for name, own in self._streams.items()}
-            self._evidence.hand_over([found.get(name) for name in self._evidence.streams])
         own.gradient.add(seen)
         own.features.add(seen.z.cpu())
         own.predictions += seen.error is not None
-        self._note(own, seen, outcome, twin.error)
+        trial, self._trial = self._trial, None
+        learner = self._learner
+        self._waiting.append(_Waiting(number, own, note(seen), outcome, trial, learner.rates, learner.learning))
+        if len(self._waiting) == MOST_WAITING or self.due(stream):
+            self._take_all()
+
+    def catch_up(self) -> None:
+        """Take in the fixations that wait."""
+        if self._waiting:
+            self._take_all()
+            if self.taking is not None:
+                self.taking(0)
+
+    @torch.no_grad()
+    def _take_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if self.taking is not None:
+                self.taking(each.number)
+            twin = self._twin.step(each.seen, each.rates, learning=each.learning)
+            if self._evidence.add(each.seen, twin):
+                self._land()
+                found = {name: own.windows.evidence for name, own in self._streams.items()}
+                self._evidence.hand_over([found.get(name) for name in self._evidence.streams])
+            self._note(each, twin.error)
 
     def _of(self, stream: str) -> _Stream:
         """The windows of ``stream``, now the last one fed; beyond 16 the first one goes."""
+        if stream not in self._streams:
+            self.catch_up()  # what waits belongs to the streams that were fed before this one
         found = self._streams.pop(stream, None) or _Stream(self._learner)
         self._streams[stream] = found
         if len(self._streams) > MOST_STREAMS:
@@ -160,14 +210,14 @@ class Diagnostics:
         own = self._streams.get(stream)
         return own is not None and self._predicted and (own.predictions == FIRST or own.predictions % LOOK_EVERY == 0)
 
-    def _note(self, own: _Stream, seen: Watched, outcome: Outcome, untrained: float | None) -> None:
-        assert seen.made is not None
-        embedding, reach = seen.made.new.y.cpu(), extent.row(seen.made.new.state)
+    def _note(self, each: _Waiting, untrained: float | None) -> None:
+        seen, outcome = each.seen, each.outcome
+        embedding, reach = seen.y.cpu(), extent.row(seen.after)
         first = (self._first_input @ seen.z).cpu()
         errors = None
         if outcome.prediction_error is not None:
-            errors = skill_row(outcome.prediction_error, outcome.trivial)
-        for windows in (own.windows, self._all):
+            errors = skill.numbers(outcome.prediction_error, outcome.trivial)
+        for windows in (each.own.windows, self._all):
             windows.embeddings.add(embedding)
             windows.inputs.add(first)
             windows.extents.add(reach, outcome.cut_units)
@@ -176,12 +226,12 @@ class Diagnostics:
                 windows.positions.add(
                     outcome.position, outcome.prediction_error, untrained if self._comparable else None
                 )
-            if self._trial is not None:
-                windows.trials.add(self._trial)
-        self._trial = None
+            if each.trial is not None:
+                windows.trials.add(each.trial)
 
     def moment(self, stream: str | None = None) -> Moment:
         """What there is to tell of ``stream``, or of all streams in journal order; a few ms, changes nothing."""
+        self.catch_up()
         windows = self._all
         if stream is not None:
             windows = self._streams[stream].windows if stream in self._streams else self._blank
@@ -216,6 +266,7 @@ class Diagnostics:
 
         Waits for a block that is being scored, half a second at most.
         """
+        self.catch_up()
         self._land(wait=True)
         twin, told_twin = self._twin.pack()
         evidence, told = self._evidence.pack()

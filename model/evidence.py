@@ -30,7 +30,8 @@ from torch import Tensor
 
 from model.ceiling import LAGS, Ceiling
 from model.helper import helper
-from model.learner import Learner, Watched
+from model.learner import Learner
+from model.noted import Noted
 from model.readout import BLOCK, Extension, Kind, Layout, Readout, Readouts
 from model.ring import Ring
 from model.scorer import COLUMNS, Block, Scorer, Taken
@@ -138,34 +139,33 @@ class Evidence:
         self._flying: deque[_Flying] = deque()
         self._past: dict[str, Tensor] = {}
         """Of each stream: z_{t-1}, then d_t to d_{t-7}: 9 x m."""
+        self._one = torch.ones(1)
 
     def _blank(self) -> Block:
         return Block(*(torch.zeros(BLOCK, size) for size in self._sizes))
 
-    def add(self, seen: Watched, twin: TwinStep) -> bool:
+    def add(self, seen: Noted, twin: TwinStep) -> bool:
         """Take in a step and the twin's; whether the block is whole: then :meth:`hand_over` is next."""
-        assert seen.made is not None
         z, zbar = self._z(seen.z), self._z(seen.carry)
+        deviation = z - zbar
         past = self._past.get(seen.stream)
         if seen.position == 0 or past is None:
             past = torch.zeros(LAGS + 1, z.numel())
             past[0] = zbar
-        attempt = seen.made.attempt
-        before = seen.made.own.kept
-        if attempt is not None and twin.prediction is not None and before is not None:
-            now = self._z(before)
+        now = past[0]
+        if seen.prediction is not None and twin.prediction is not None and seen.before is not None:
+            now = self._z(seen.before)
             told = seen.told.to("cpu", torch.float32)
-            row = [torch.ones(1), now, past[0], zbar, told]
-            row += [self._s(seen.made.own.state.flatten()), self._y(attempt.predicted.p)]
+            row = [self._one, now, past[0], zbar, told]
+            row += [self._s(seen.state.flatten()), self._y(seen.prediction)]
             row += [self._s(twin.state.flatten()), self._y(twin.prediction)]
-            row += [self._y(seen.made.new.y_before)] if self._with_embedding else []
+            row += [self._y(seen.y_before)] if self._with_embedding else []
             place = len(self._streams)
             torch.cat(row, out=self._block.rows[place])
-            self._block.targets[place] = z - zbar
+            self._block.targets[place] = deviation
             self._block.lags[place] = past[1:].reshape(-1)
             self._streams.append(seen.stream)
-            past = torch.cat([now.unsqueeze(0), past[1:]])
-        self._past[seen.stream] = torch.cat([past[:1], (z - zbar).unsqueeze(0), past[1:-1]])
+        self._past[seen.stream] = torch.cat([now.unsqueeze(0), deviation.unsqueeze(0), past[1:-1]])
         return len(self._streams) == BLOCK
 
     @property

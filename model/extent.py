@@ -28,10 +28,10 @@ class Extent(NamedTuple):
     """Units whose sensitivities were cut, ever."""
 
 
-def row(state: Tensor) -> Tensor:
+def row(state: Tensor) -> tuple[float, float]:
     """The largest number of ``state`` (K x n) and its mean square."""
     flat = state.flatten().to("cpu", torch.float32)
-    return torch.stack([flat.abs().max(), flat @ flat / flat.numel()])
+    return float(flat.abs().max()), float(flat @ flat) / flat.numel()
 
 
 class Extents:
@@ -42,10 +42,10 @@ class Extents:
         self._ever = 0.0
         self._cut = 0
 
-    def add(self, row: Tensor, cut: int) -> None:
+    def add(self, row: tuple[float, float], cut: int) -> None:
         """Take in the :func:`row` of a state, and how many units were cut at its step."""
         self._rows.add(row)
-        self._ever = max(self._ever, float(row[0]))
+        self._ever = max(self._ever, row[0])
         self._cut += cut
 
     def measure(self) -> Extent:

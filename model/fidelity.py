@@ -88,6 +88,9 @@ class FidelityWindow:
         self._notes = Ring(STEPS, 4, torch.float64)
         size = sum(learner.network.weights[name].numel() for name in self._names)
         self._sums = torch.zeros(_KEPT_BLOCKS + 1, size, dtype=learner.dtype)
+        begins = min((learner.parameters.place(name) for name in self._names), default=0)
+        self._credited = slice(begins, begins + size)
+        """Where these weights lie in a gradient: side by side, in the order of their names."""
 
     def add(self, seen: Watched) -> None:
         """Take in a step."""
@@ -96,19 +99,17 @@ class FidelityWindow:
         assert seen.made is not None
         if self._rows.count % BLOCK == 0:
             self._sums = torch.cat([self._sums[1:], torch.zeros_like(self._sums[:1])])
-        gradient = seen.gradient
+        attempt = seen.made.attempt
+        gradient = None if attempt is None else attempt.gradient
         if gradient is not None:
-            self._sums[-1] += torch.cat([gradient[name].reshape(-1) for name in self._names]).cpu()
+            self._sums[-1].add_(gradient[self._credited].cpu())
         told = seen.told if seen.told.numel() else seen.z.new_zeros(self._widths[4])
         aim = seen.z.new_zeros(2) if seen.aim is None else seen.aim
-        attempt = seen.made.attempt
         back = torch.zeros_like(seen.mean) if attempt is None or attempt.back is None else attempt.back
         parts = [seen.z, seen.carry, seen.mean, seen.deviation, told, aim, back, seen.made.own.state.flatten()]
         self._rows.add(torch.cat(parts).cpu())
         error = 0.0 if seen.error is None else seen.error
-        self._notes.add(
-            torch.tensor([seen.position, gradient is not None, seen.aim is not None, error], dtype=torch.float64)
-        )
+        self._notes.add((seen.position, gradient is not None, seen.aim is not None, error))
 
     def kept(self, stream: str) -> Kept | None:
         """What it holds, in float64; None where there is no gradient yet."""

@@ -54,7 +54,11 @@ class Parameters:
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Views into a vector laid out as ``flat``, by name, shaped as the weights."""
-        return {name: flat[place].view(self.shapes[name]) for name, place in self._places.items()}
+        parts = torch.split(flat, [place.stop - place.start for place in self._places.values()])
+        found = dict(zip(self._places, parts, strict=True))
+        return {
+            name: part.view(self.shapes[name]) if len(self.shapes[name]) > 1 else part for name, part in found.items()
+        }
 
     def place(self, name: str) -> int:
         """Where a weight begins in ``flat``; -1 where it is fixed."""

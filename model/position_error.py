@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,19 +24,19 @@ class PositionErrors:
     """One stream's, or all streams'."""
 
     def __init__(self) -> None:
-        self._table = torch.zeros(LAST + 1, 5, dtype=torch.float64)
+        self._table = np.zeros((LAST + 1, 5))
 
     def add(self, position: int, error: float, twin: float | None) -> None:
         """Take in the ``error`` at ``position`` (0 has none), and the untrained twin's."""
-        row = self._table[min(position, LAST)]
-        count, mean, recently, twins, twin_mean = row.tolist()
+        row = min(position, LAST)
+        count, mean, recently, twins, twin_mean = self._table[row].tolist()
         count += 1.0
         mean += (error - mean) / count
         recently += (error - recently) * max(1.0 / count, _RECENT)
         if twin is not None:
             twins += 1.0
             twin_mean += (twin - twin_mean) / twins
-        row.copy_(torch.tensor([count, mean, recently, twins, twin_mean], dtype=torch.float64))
+        self._table[row] = count, mean, recently, twins, twin_mean
 
     def told(self) -> list[dict[str, Any]]:
         """{position, count, mean, recent, untrained} of each position there was; JSON-able."""
@@ -53,10 +54,10 @@ class PositionErrors:
 
     def pack(self) -> Tensor:
         """A copy of everything it holds."""
-        return self._table.clone()
+        return torch.from_numpy(self._table.copy())
 
     def unpack(self, table: Tensor) -> None:
         """Go on from what :meth:`pack` gave. Raises ValueError where that is of another shape."""
         if table.shape != self._table.shape:
             raise ValueError(f"a table of {tuple(table.shape)} does not fit {tuple(self._table.shape)}")
-        self._table.copy_(table)
+        self._table[:] = table.numpy()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,23 +22,24 @@ class Ring:
         self.capacity = capacity
         self.count = 0
         """Rows ever added."""
-        self._rows = torch.zeros(capacity, width, dtype=dtype)
+        self._rows = torch.zeros(capacity, width, dtype=dtype).numpy()
 
     @property
     def held(self) -> int:
         """Rows there are now."""
         return min(self.count, self.capacity)
 
-    def add(self, row: Tensor) -> None:
-        """Take in one row; the oldest goes where there are ``capacity``."""
-        self._rows[self.count % self.capacity] = row
+    def add(self, row: Tensor | Sequence[float]) -> None:
+        """Take in one row, on the CPU; the oldest goes where there are ``capacity``."""
+        self._rows[self.count % self.capacity] = row.numpy() if isinstance(row, Tensor) else row
         self.count += 1
 
     def rows(self, most: int | None = None) -> Tensor:
         """A copy of the last rows, at most ``most`` of them, oldest first."""
         wanted = self.held if most is None else max(0, min(self.held, most))
-        places = torch.arange(self.count - wanted, self.count) % self.capacity
-        return self._rows[places]
+        first = (self.count - wanted) % self.capacity
+        parts = (self._rows[first : first + wanted], self._rows[: max(0, first + wanted - self.capacity)])
+        return torch.from_numpy(np.concatenate(parts))
 
     def scored(self) -> Tensor:
         """The rows a measure is taken over: the last 5,000, all but the first 500 while there are fewer."""
@@ -51,7 +54,7 @@ class Ring:
         if rows.shape != (min(count, self.capacity), self._rows.shape[1]):
             raise ValueError(f"{tuple(rows.shape)} rows of {count} don't fit {tuple(self._rows.shape)}")
         self.count = count
-        self._rows[torch.arange(count - rows.shape[0], count) % self.capacity] = rows.to(self._rows.dtype)
+        self._rows[np.arange(count - rows.shape[0], count) % self.capacity] = rows.numpy()
 
 
 def pack_rings(rings: dict[str, Ring]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,6 +30,12 @@ class RecursiveLeastSquares:
 
     def learn(self, phi: Tensor, error: Tensor) -> float:
         """Equations (1) and (2) with ``error`` = prediction - target (q); the norm of the change of P."""
+        error = error.to(torch.float64)
+        r, denominator = self.update(phi, error)
+        return math.sqrt(float(error @ error) * float(r @ r)) / denominator
+
+    def update(self, phi: Tensor, error: Tensor) -> tuple[Tensor, float]:
+        """:meth:`learn` where nobody asks how far P went; r and what it was divided by."""
         phi, error = phi.to(torch.float64), error.to(torch.float64)
         r = self.inverse @ phi
         denominator = self._forgetting + float(phi @ r)
@@ -38,7 +44,7 @@ class RecursiveLeastSquares:
         self.steps += 1
         if self.steps % _LIMIT_EVERY == 0:
             self._limit()
-        return math.sqrt(float(error @ error) * float(r @ r)) / denominator
+        return r, denominator
 
     def _limit(self) -> None:
         """No entry of the diagonal grows past 1/prior; and R is symmetric again, to the last bit."""

@@ -55,10 +55,15 @@ class Skill(NamedTuple):
         return min(found) if found else None
 
 
-def row(error: float, trivial: dict[str, float | None]) -> Tensor:
+def numbers(error: float, trivial: dict[str, float | None]) -> list[float]:
     """One fixation's errors as :data:`COLUMNS` orders them."""
     values = [error, *(trivial[name] for name in TRIVIAL_ERRORS)]
-    return torch.tensor([float("nan") if value is None else value for value in values])
+    return [math.nan if value is None else value for value in values]
+
+
+def row(error: float, trivial: dict[str, float | None]) -> Tensor:
+    """The :func:`numbers` as a row of a table."""
+    return torch.tensor(numbers(error, trivial))
 
 
 def measure(rows: Tensor) -> Skill:

@@ -4,6 +4,10 @@ Its predictor learns, by the learner's own rule; its W, beta, theta, V and U don
 trained circuit must beat, and its weights are the frozen network's. What the two have in common (zbar, what is
 told of the next gaze) it takes from the learner's step; it makes no credit and has no trivial opponents. Where the
 learner counts only some losses, the twin's predictor learns from all.
+
+Gates start at zero and here stay there, so what they retain and let pass never changes, whatever the state:
+
+    s' = A s + B V z,  A (K x K of each unit) and B those of the start                                  (1)
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.guard import energy
-from model.learner import Learner, Watched
+from model.learner import Learner
 from model.network import Network
+from model.noted import Noted
 from model.optimiser import Adam, Optimiser, Sgd
-from model.prediction import VARIANCE_FLOOR, Predicted, Reading, distance_gradient, distances
+from model.prediction import Predicted, Reading, distance_gradient, distances
 from model.statistics import RunningMoments
 
 _RATE_FLOOR = 1.0 / 2000.0
@@ -51,6 +56,9 @@ class Twin:
         like = learner.blank().state
         self._zero = torch.zeros_like(like)
         self.network = Network(config, torch.Generator().manual_seed(seed), like)
+        self._settled = self.network.circuit.settle(self.network.weights, self._zero)
+        """Of equation (1): ``direct`` is A and ``passed`` B."""
+        self._v, self._u = self.network.weights["V"].T, self.network.weights["U"].T
         self._moments = RunningMoments(config.embedding_size, (_RATE_FLOOR,), like)
         parameters = self.network.parameters
         self._optimiser: Optimiser = Sgd()
@@ -61,21 +69,21 @@ class Twin:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, seen: Watched, rates: dict[str, float], *, learning: bool) -> TwinStep:
+    def step(self, seen: Noted, rates: dict[str, float], *, learning: bool) -> TwinStep:
         """The step the learner made as ``seen``; ``rates`` are the learner's, by part."""
         network, weights = self.network, self.network.weights
         state = self._zero if seen.position == 0 else self._states.get(seen.stream, self._zero)
-        settled = network.circuit.settle(weights, state)
-        after = network.circuit.step(settled, torch.stack([seen.z, seen.carry]) @ weights["V"].T)
-        ys = torch.cat([after, state.unsqueeze(0)]).flatten(1) @ weights["U"].T
-        y, carried, y_before = ys
+        settled = self._settled._replace(retained=(self._settled.direct * state).sum(dim=1))
+        after = network.circuit.step(settled, torch.stack([seen.z, seen.carry]) @ self._v)
+        ys = torch.cat([after, state.unsqueeze(0)]).flatten(1) @ self._u
+        y, carried, y_before = ys.unbind()
         self._states[seen.stream] = after[0]
         if not math.isfinite(energy(ys.flatten())):
             self._states[seen.stream] = self._zero
             return TwinStep(self._zero, None, None)
         prediction, error = None, None
         if seen.position > 0:
-            mean, deviation = self._moments.mean[0], (self._moments.variance[0] + VARIANCE_FLOOR).sqrt()
+            mean, deviation = self._moments.mean[0], self._moments.deviation()[0]
             reading = network.reader.reading(y_before, mean, deviation, seen.told, carried)
             predicted = network.predictor.predict(weights, reading)
             prediction = predicted.p
@@ -90,7 +98,7 @@ class Twin:
         """The predictor's own step; where the learner waits for a sequence's end, the next one's first prediction."""
         network, choices = self.network, self.config.learning
         if network.rls is not None:
-            network.rls.learn(reading.phi, predicted.p - y)
+            network.rls.update(reading.phi, predicted.p - y)
         if not network.parameters.learned or self.steps < choices.warmup:
             return
         due = (

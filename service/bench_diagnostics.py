@@ -1,20 +1,19 @@
 """``rjepa bench diagnostics``: what each measure of whether learning is real costs, as a share of a fixation's time.
 
-Two learners take the same features by turns, one of them watched; the difference is the price on the learner's
-thread. What is done on other threads is told as seconds of a core. Which measure it was is told by a sampler that asks
-a thousand times a second in whose file the learner's thread is.
+Three learners take the same features by turns: one with nobody watching; one watched, fixation by fixation, as where
+they come alone; one watched in turns of a full pass of the retina, after which the measures catch up. The price is the
+difference to the first. Beside it stands what each measure was timed at inside that loop; what these leave of the
+difference the learner's own step took longer, by telling of itself and by caches that it no longer has to itself.
+What is done on other threads is told as time of a core.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import threading
 import time
 from collections import Counter
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,17 +29,19 @@ from service.bench_retina import encoder_pass_ms
 from service.experiment_rows import as_markdown, as_text
 
 FIXATIONS = 3000
-BLOCK = 100
+BLOCK = 96
 WARM = 200
+STREAM = "viewer"
 MEASURES = {
     "twin": "the untrained twin, for the learned skill",
     "evidence": "the probe's evidence",
     "retrieval": "retrieval",
     "fidelity": "the gradient's window",
     "moment": "looks: copies for another thread",
-    "diagnostics": "windows of errors, embeddings, extents",
+    "windows": "windows of errors, embeddings, extents",
 }
-"""By file of model/, the measure it is of."""
+"""What is timed by itself."""
+LOOPS = ("alone", "full")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,12 +53,12 @@ def run(arguments: argparse.Namespace) -> Found:
     """Milliseconds of a fixation with and without, and where those went that are more."""
     torch.set_num_threads(1)
     config = ModelConfig.preset("default")
-    plain, watched = (Learner(config, seed=0) for _ in range(2))
-    diagnostics = Diagnostics(watched, seed=0)
+    shape = config.retina.batch_shape
+    plain = Learner(config, seed=0)
+    loops = {"alone": _Watched(config, 1), "full": _Watched(config, shape)}
     random = np.random.default_rng(0)
-    took: dict[str, list[float]] = {"plain": [], "watched": []}
-    cores: dict[str, list[float]] = {"plain": [], "watched": []}
-    sampler = _Sampler(threading.get_ident())
+    took: dict[str, list[float]] = {"plain": [], "alone": [], "full": []}
+    cores: dict[str, list[float]] = {"plain": [], "alone": [], "full": []}
     with tqdm(total=arguments.fixations, desc="diagnostics", unit="fixation", disable=arguments.quiet) as bar:
         z = np.zeros(config.features, np.float32)
         for first in range(0, arguments.fixations, BLOCK):
@@ -65,92 +66,101 @@ def run(arguments: argparse.Namespace) -> Found:
             for _ in range(BLOCK):
                 z = (0.5 * z + random.standard_normal(len(z))).astype(np.float32)
                 seen.append((z, Look((float(random.random()), float(random.random())))))
-            for name, learner, beside in (("plain", plain, None), ("watched", watched, diagnostics)):
+            for name in took:
                 begun, core = time.perf_counter(), time.process_time()
-                with sampler if beside is not None else _Nothing():
+                if name in loops:
+                    loops[name].go(seen)
+                else:
                     for features, look in seen:
-                        outcome = learner.observe("viewer", features, look)
-                        if beside is not None:
-                            beside.after("viewer", outcome)
-                            if beside.due("viewer"):
-                                beside.moment("viewer")
+                        plain.observe(STREAM, features, look)
                 if first >= WARM:
                     took[name].append(1000 * (time.perf_counter() - begun) / BLOCK)
                     cores[name].append(1000 * (time.process_time() - core) / BLOCK)
+                elif name in loops:
+                    loops[name].clock.clear()
             bar.update(BLOCK)
-    step, with_them = (statistics.median(each) for each in took.values())
-    core, core_with = (float(np.mean(each)) for each in cores.values())
-    shape = config.retina.batch_shape
+    counted = max(1, len(took["plain"])) * BLOCK
     return {
-        "fixations": arguments.fixations, "step_ms": step, "watched_ms": with_them,
-        "core_ms": core, "core_watched_ms": core_with,
-        "pass_ms": encoder_pass_ms(), "batch_shape": shape, "samples": dict(sampler.found),
+        "fixations": arguments.fixations, "pass_ms": encoder_pass_ms(), "batch_shape": shape,
+        "step_ms": statistics.median(took["plain"]), "core_ms": float(np.mean(cores["plain"])),
+        **{f"{name}_ms": statistics.median(took[name]) for name in LOOPS},
+        **{f"{name}_core_ms": float(np.mean(cores[name])) for name in LOOPS},
+        **{f"{name}_parts_ms": loops[name].parts(counted) for name in LOOPS},
     }  # fmt: skip
 
 
+class _Watched:
+    """A learner and its diagnostics, which catch up after every ``turn`` fixations; each measure is timed."""
+
+    def __init__(self, config: ModelConfig, turn: int) -> None:
+        self._learner = Learner(config, seed=0)
+        self._diagnostics = Diagnostics(self._learner, seed=0)
+        self._turn = turn
+        self.clock: Counter[str] = Counter()
+        """Seconds by measure; of ``all``, whatever the diagnostics do beside the learner."""
+        _time(self._diagnostics._twin, "step", self.clock, "twin")
+        _time(self._diagnostics._evidence, "add", self.clock, "evidence")
+        _time(self._diagnostics._of(STREAM).gradient, "add", self.clock, "fidelity")
+        _time(self._diagnostics, "moment", self.clock, "moment")
+        _time(self._learner, "watch", self.clock, "retrieval")
+        for name in ("after", "catch_up"):
+            _time(self._diagnostics, name, self.clock, "all")
+
+    def go(self, seen: list[tuple[np.ndarray[Any, Any], Look]]) -> None:
+        """Learn them, as a worker does."""
+        for number, (features, look) in enumerate(seen, 1):
+            self._diagnostics.after(STREAM, self._learner.observe(STREAM, features, look))
+            if self._diagnostics.due(STREAM):
+                self._diagnostics.moment(STREAM)
+            if number % self._turn == 0:
+                self._diagnostics.catch_up()
+
+    def parts(self, fixations: int) -> dict[str, float]:
+        """Milliseconds of a fixation by measure."""
+        found = {name: self.clock[name] for name in MEASURES}
+        found["windows"] = self.clock["all"] - sum(found[name] for name in ("twin", "evidence", "fidelity"))
+        return {name: 1000 * seconds / fixations for name, seconds in found.items()}
+
+
+def _time(owner: object, name: str, clock: Counter[str], part: str) -> None:
+    """From now on ``clock`` counts the seconds spent in a method of ``owner`` as ``part``."""
+    timed: Callable[..., Any] = getattr(owner, name)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return timed(*arguments, **named)
+        finally:
+            clock[part] += time.perf_counter() - begun  # type: ignore[assignment]
+
+    setattr(owner, name, call)
+
+
 def told(found: Found, *, markdown: bool) -> str:
-    """One line for each measure."""
-    price = found["watched_ms"] - found["step_ms"]
-    alone = found["pass_ms"] + found["watched_ms"]
-    full = found["pass_ms"] / found["batch_shape"] + found["watched_ms"]
-    samples: dict[str, int] = found["samples"]
-    lines = [["what", "ms a fixation", "of a fixation that comes alone", "of one of a full pass"]]
+    """One line for each measure, and what they must come to."""
+    step: float = found["step_ms"]
+    retina = {"alone": found["pass_ms"], "full": found["pass_ms"] / found["batch_shape"]}
+    price = {name: found[f"{name}_ms"] - step for name in LOOPS}
+    heads = ("what", "of one that comes alone, ms", "share", "of one of a full pass, ms", "share")
 
-    def line(what: str, ms: float) -> list[str]:
-        return [what, f"{ms:.2f}", f"{100 * ms / alone:.1f} %", f"{100 * ms / full:.1f} %"]
+    def line(what: str, ms: dict[str, float]) -> list[str]:
+        cells = [what]
+        for name in LOOPS:
+            cells += [f"{ms[name]:.2f}", f"{100 * ms[name] / (retina[name] + found[f'{name}_ms']):.1f} %"]
+        return cells
 
-    lines.append(["the retina", f"{found['pass_ms']:.1f}, or {found['pass_ms'] / found['batch_shape']:.2f}", "", ""])
-    lines.append(line("the learning step", found["step_ms"]))
-    every = max(1, sum(samples.values()))
-    for name, what in MEASURES.items():
-        lines.append(line(what, price * samples.get(name, 0) / every))
-    lines.append(line("all measures together", price))
-    others = (found["core_watched_ms"] - found["core_ms"]) - price
-    lines.append(["on other threads, ms of a core", f"{max(0.0, others):.2f}", "", ""])
+    def parts(name: str) -> dict[str, float]:
+        return {loop: found[f"{loop}_parts_ms"][name] for loop in LOOPS}
+
+    timed = {name: sum(found[f"{name}_parts_ms"].values()) for name in LOOPS}
+    lines = [
+        list(heads),
+        line("the retina", retina),
+        line("the learning step, nobody watching", dict.fromkeys(LOOPS, step)),
+    ]
+    lines += [line(what, parts(name)) for name, what in MEASURES.items()]
+    lines.append(line("the step itself takes longer by", {name: price[name] - timed[name] for name in LOOPS}))
+    lines.append(line("all measures together: with them less without", price))
+    others = {name: max(0.0, found[f"{name}_core_ms"] - found["core_ms"] - price[name]) for name in LOOPS}
+    lines.append(["on other threads, of a core", f"{others['alone']:.2f}", "", f"{others['full']:.2f}", ""])
     return as_markdown(lines) if markdown else as_text(lines)
-
-
-class _Nothing:
-    """No sampler."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
-class _Sampler:
-    """While entered: a thousand times a second, in which measure's file the thread ``ident`` is."""
-
-    def __init__(self, ident: int) -> None:
-        self.found: Counter[str] = Counter()
-        self._ident = ident
-        self._stop = threading.Event()
-
-    def __enter__(self) -> None:
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.001):
-            measure = _measure(sys._current_frames().get(self._ident))
-            if measure is not None:
-                self.found[measure] += 1
-
-
-def _measure(frame: FrameType | None) -> str | None:
-    """The measure a thread is at: the innermost of their files, if it is inside the diagnostics at all."""
-    names: list[str] = []
-    now: Any = frame
-    while now is not None:
-        path = Path(now.f_code.co_filename)
-        if path.parent.name == "model" and path.stem in MEASURES:
-            names.append(path.stem)
-        now = now.f_back
-    return names[0] if "diagnostics" in names else None

@@ -45,6 +45,11 @@ class Applier:
     timed: bool = True
     """Whether records say how long their fixation waited; a replay has nothing to say of that."""
 
+    def __post_init__(self) -> None:
+        """What a fixation does while it is measured counts as its step."""
+        if self.watching is not None:
+            self.watching.diagnostics.taking = self.mark.begin
+
     def apply(self, entry: Entry, turn: Turn) -> None:
         """Apply a fixation, a loss or one of :data:`CHANGING`; what it came to is added to ``turn``.
 
@@ -59,6 +64,11 @@ class Applier:
             turn.writes.append(record if self.timed else replace(record, latency_ms=None))
             self.cursors[entry.stream] = entry.seq + 1
         self.passed(entry, turn)
+
+    def catch_up(self) -> None:
+        """Let the measures take in what they let wait; each under the mark of its own fixation."""
+        if self.watching is not None:
+            self.watching.diagnostics.catch_up()
 
     def passed(self, entry: Entry, turn: Turn) -> None:
         """``entry`` is behind us."""

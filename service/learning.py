@@ -167,6 +167,7 @@ class LearningLoop:
                 self._applier.apply(entry, turn)
                 if time.monotonic() > ends_s or self._stop():
                     break
+            self._applier.catch_up()
         if self._commit(turn):
             self._tell(turn)
             if finish is not None:

@@ -55,7 +55,7 @@ class Watching:
     def after(self, entry: Entry, outcome: Outcome) -> None:
         """The learner has observed the fixation ``entry``."""
         assert entry.stream is not None
-        self.diagnostics.after(entry.stream, outcome)
+        self.diagnostics.after(entry.stream, outcome, entry.id)
         known = self._known.get(entry.stream)
         if self.diagnostics.due(entry.stream) and (known is None or entry.id > known["entry"]):
             waiting = [look for look in self._pending if not look.made.done()]

@@ -95,6 +95,7 @@ def test_the_twin_of_a_frozen_circuit_is_its_like() -> None:
         outcome = found.learner.observe("a", z, gaze[t], start=t == 200)
         seen = found.diagnostics._seen
         found.diagnostics.after("a", outcome)
+        found.diagnostics.catch_up()
         if seen is not None and seen.made is not None and seen.made.attempt is not None:
             step = found.diagnostics._twin._states["a"]
             assert torch.allclose(step, seen.made.new.state, atol=1e-5)
@@ -175,6 +176,46 @@ def test_it_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     for stream in (None, "a"):
         assert whole.diagnostics.representation(stream) == again.diagnostics.representation(stream)
         assert whole.diagnostics.gradient(stream) == again.diagnostics.gradient(stream)
+
+
+def test_nothing_depends_on_when_fixations_are_taken_in() -> None:
+    """One at a time, or when enough wait: with streams that come, go, are forgotten, and rates that change."""
+    at_once, later = begun(), begun()
+    taken: list[int] = []
+    later.diagnostics.taking = taken.append
+    z, names = noise(700), np.random.default_rng(0).integers(0, MOST_STREAMS + 2, 700)
+    for t, each in enumerate(z):
+        for found in (at_once, later):
+            if t == 300:
+                found.diagnostics.forget("s3")
+                found.learner.forget("s3")
+            if t in (310, 330):
+                found.learner.set_learning(t == 330)
+            stream = f"s{names[t] if t < 400 else t // 200}"
+            found.diagnostics.after(stream, found.learner.observe(stream, each, start=t % 50 == 0), t + 1)
+        at_once.diagnostics.catch_up()
+    assert 0 < len(later.diagnostics._waiting) < diagnostics.MOST_WAITING
+    one, other = at_once.diagnostics.pack(), later.diagnostics.pack()
+    assert [number for number in taken if number] == list(range(1, 701)), "each by its number, in order"
+    assert taken[-1] == 0
+    assert one.meta == other.meta
+    for name, tensor in one.tensors.items():  # errors that there are not are NaN
+        torch.testing.assert_close(other.tensors[name], tensor, rtol=0.0, atol=0.0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"gates": "modular", "block": 5}, {"cell": "paper"}, {"cell": "time-decay", "embedding_size": M}]
+)
+def test_an_untrained_circuit_is_the_linear_map_the_twin_takes_it_for(choices: dict[str, Any]) -> None:
+    found = begun(small(**choices))
+    twin = found.diagnostics._twin
+    for t, z in enumerate(noise(40)):
+        before = twin._states.get("a", twin._zero) if t % 20 else twin._zero
+        found.feed(z, start=t % 20 == 0)
+        found.diagnostics.catch_up()
+        circuit, weights = twin.network.circuit, twin.network.weights
+        x = (torch.from_numpy(z).float().expand(2, -1) @ weights["V"].T)[0]
+        assert torch.equal(twin._states["a"], circuit.step(circuit.settle(weights, before), x))
 
 
 def test_nothing_depends_on_when_a_block_is_scored() -> None:
@@ -274,7 +315,7 @@ def test_what_does_not_fit_is_refused_and_forgotten() -> None:
 
 
 def held_bytes(root: Any) -> int:
-    """Of all tensors reachable from ``root``."""
+    """Of all tensors and arrays reachable from ``root``."""
     seen: set[int] = set()
     storages: dict[int, int] = {}
     queue = [root]
@@ -286,6 +327,8 @@ def held_bytes(root: Any) -> int:
         if isinstance(each, torch.Tensor):
             storage = each.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(each, np.ndarray):
+            storages[each.ctypes.data] = each.nbytes
         else:
             queue += gc.get_referents(each)
     return sum(storages.values())

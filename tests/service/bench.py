@@ -178,9 +178,9 @@ def life(
     writer = new_writer(checkpoints, journal)
     wake: Mailbox[None] = Mailbox()
     stop = Stop(wake)
-    applier = Applier(learner(), mark, journal.quarantined())
-    if watched:
-        applier.watching = Watching(Diagnostics(applier.learner, seed=0), alarms, journal.looks())
+    made = learner()
+    watching = Watching(Diagnostics(made, seed=0), alarms, journal.looks()) if watched else None
+    applier = Applier(made, mark, journal.quarantined(), watching=watching)
     retina = None  # every fixation has its features
     seeing = Features(retina, journal, alarms, batch=8, threads=1)  # type: ignore[arg-type]
     recovery = Recovery(applier, journal, checkpoints, seeing, alarms, identity)

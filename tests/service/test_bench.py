@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import threading
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
-from model.diagnostics import Diagnostics
 from service import bench_diagnostics, bench_ingest, bench_pipeline, bench_retina, bench_size
 from service.bench_cli import BENCHMARKS, module_of
 from service.bench_load import Load, Took, percentiles
@@ -95,22 +91,18 @@ def test_bytes_are_those_of_the_learner() -> None:
     assert all(row["shared"] > 0 for row in found["rows"])
 
 
-def test_the_sampler_names_the_measure_a_thread_is_at() -> None:
-    seen: list[str | None] = []
-
-    def trace(frame: FrameType, event: str, argument: object) -> None:
-        if frame.f_code is Diagnostics._of.__code__:
-            seen.append(bench_diagnostics._measure(frame))
-
-    assert bench_diagnostics._measure(sys._current_frames()[threading.get_ident()]) is None
-    sys.setprofile(trace)
-    try:
-        found = bench_diagnostics.run(options("diagnostics", "--fixations", "300"))
-    finally:
-        sys.setprofile(None)
-    assert set(seen) == {"diagnostics"}
-    assert found["samples"]
-    assert set(found["samples"]) <= set(bench_diagnostics.MEASURES)
+def test_measures_are_timed_where_they_are_paid() -> None:
+    found = bench_diagnostics.run(options("diagnostics", "--fixations", "300"))
+    for loop in bench_diagnostics.LOOPS:
+        parts = found[f"{loop}_parts_ms"]
+        assert set(parts) == set(bench_diagnostics.MEASURES)
+        assert all(0.0 < parts[name] < found[f"{loop}_ms"] for name in parts if name != "moment")
+        assert sum(parts.values()) < found[f"{loop}_ms"], "they are part of it"
+    table = [line.split("|") for line in bench_diagnostics.told(found, markdown=True).splitlines()]
+    price = found["full_ms"] - found["step_ms"]
+    share = price / (found["pass_ms"] / found["batch_shape"] + found["full_ms"])
+    told = next(line for line in table if "with them less without" in line[1])
+    assert [cell.strip() for cell in told[4:6]] == [f"{price:.2f}", f"{100 * share:.1f} %"]
 
 
 def pipeline_found() -> dict[str, object]:

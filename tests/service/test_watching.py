@@ -11,6 +11,8 @@ import pytest
 
 from model import warned
 from model.moment import Moment
+from model.noted import Noted
+from model.twin import Twin, TwinStep
 from service import alarms
 from service.manifests import DIAGNOSTICS
 from tests.service.bench import CONFIG, Bench, life, same_bits
@@ -74,6 +76,30 @@ def test_a_look_that_fails_is_told_and_ends_nothing(tmp_path: Path, monkeypatch:
         bench.learn()
         assert bench.alarms() == ["diagnostics_lost", "diagnostics_lost"]
         assert len(bench.records()) == 1030
+
+
+def test_a_fixation_that_kills_its_measures_is_left_out_though_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = np.full(CONFIG.features, 0.25, np.float32)
+    step = Twin.step
+
+    def dies(twin: Twin, seen: Noted, *arguments: Any, **named: Any) -> TwinStep:
+        if bool((seen.z == 0.25).all()):
+            raise SystemExit
+        return step(twin, seen, *arguments, **named)
+
+    monkeypatch.setattr(Twin, "step", dies)
+    with life(tmp_path, watched=True) as bench:
+        bench.offer("a", 12)
+        bench.journal.put_features([(7, deadly)])
+    for _ in range(3):
+        with pytest.raises(SystemExit), life(tmp_path, watched=True) as bench:
+            bench.learn()
+    with life(tmp_path, watched=True) as bench:
+        assert bench.applier.quarantined == {7}
+        bench.learn()
+        assert [record[7] for record in bench.records()] == [None] * 6 + ["quarantined"] + [None] * 5
 
 
 def test_an_alarm_begins_and_ends(undisturbed: tuple[dict[str, Any], Any]) -> None:
