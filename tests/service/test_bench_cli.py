@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import rjepa
-from service import bench_clock, bench_recover, bench_size, bench_start
+from service import bench_recover, bench_size, bench_start
 from service.bench_clock import Timed, side_by_side
 from service.bench_load import Load
 from service.bench_record import machine_told, record
@@ -110,17 +110,21 @@ def test_the_door_puts_away_what_was_begun_where_the_system_ends_it(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_every_round_begins_with_another_after_a_pause_and_a_run_that_is_not_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bench_clock, "_LEAST_S", 1e-9)  # one run to a sample
+def test_every_round_begins_with_another_and_what_is_to_be_warm_runs_uncounted() -> None:
     order: list[str] = []
-    timed = [Timed(name, lambda name=name: order.append(name)) for name in "abc"]  # type: ignore[misc]
-    side_by_side(timed, repeats=3, most_s=60.0, device="cpu", told=lambda: order.append("|"), pause_s=1e-4)
+
+    def contenders(warm_s: float) -> list[Timed]:
+        return [
+            Timed(name, lambda name=name: order.append(name), warm_s=warm_s, least_s=1e-9)  # type: ignore[misc]
+            for name in "abc"
+        ]
+
+    timed = contenders(warm_s=1e-9)  # one run
+    side_by_side(timed, repeats=3, most_s=60.0, device="cpu", told=lambda: order.append("|"))
     assert "".join(order) == "aabbcc|bbccaa|ccaabb|"
     assert [len(each.samples) for each in timed] == [3, 3, 3]
     order.clear()
-    side_by_side(timed[:2], repeats=2, most_s=60.0, device="cpu", told=lambda: order.append("|"), pause_s=0.0)
+    side_by_side(contenders(warm_s=0.0)[:2], repeats=2, most_s=60.0, device="cpu", told=lambda: order.append("|"))
     assert "".join(order) == "ab|ba|"
 
 
