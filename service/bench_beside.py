@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from service.bench_load import Load, Took, Viewer, percentiles
+from service.bench_load import GIVE_UP_S, Load, Took, Viewer, percentiles
 from service.bench_worker import BenchWorker, Directories
-from service.errors import ServiceError
+from service.errors import BenchRefused, ServiceError
 
 Row = dict[str, Any]
 WARM_S = 5.0
@@ -49,7 +50,9 @@ def checkpoint(sides: Sides) -> list[Row]:
 
     with sides.directories.worker(*NO_CHECKPOINT) as worker, Load(worker.address) as load:
         row = _by_turns(sides, worker, load, go_on)
-    what = f"{len(written)} checkpoints, {1000 * sum(written) / max(1, len(written)):.0f} ms each"
+    if not written:
+        raise BenchRefused("no checkpoint was written beside the fixations")
+    what = f"{len(written)} checkpoints, {1000 * sum(written) / len(written):.0f} ms each"
     return [{**row, "what": what}]
 
 
@@ -65,6 +68,8 @@ def export(sides: Sides) -> list[Row]:
 
     with sides.directories.worker(*NO_CHECKPOINT, http=True) as worker, Load(worker.address) as load:
         row = _by_turns(sides, worker, load, go_on)
+    if not read:
+        raise BenchRefused("no export was made beside the fixations")
     return [{**row, "what": f"{len(read)} exports, {sum(read) / 1e6:.0f} MB in all"}]
 
 
@@ -106,7 +111,7 @@ def recovery(sides: Sides) -> list[Row]:
         killed_s = time.perf_counter()
         worker.start()
         ready: list[float] = []
-        threading.Thread(target=lambda: ready.append(worker.ready()), daemon=True).start()
+        threading.Thread(target=_suppressed, args=(lambda: ready.append(worker.ready()),), daemon=True).start()
         durable_s = _until(load, lambda: all(viewer.durable > durable[viewer.name] for viewer in viewers)) - killed_s
         _until(load, lambda: bool(ready))
         caught_s = _until(load, lambda: all(len(viewer.held) <= 2 for viewer in viewers)) - killed_s
@@ -130,8 +135,10 @@ BESIDE: dict[str, Callable[[Sides], list[Row]]] = {
 
 
 def _until(load: Load, condition: Callable[[], bool]) -> float:
-    """Go on until ``condition``; when that was."""
-    load.run(600.0, until=condition)
+    """Go on until ``condition``; when that was. Raises :class:`BenchRefused` where it takes too long."""
+    load.run(GIVE_UP_S, until=condition)
+    if not condition():
+        raise BenchRefused(f"the worker that was started again had not caught up within {GIVE_UP_S:g} s")
     return time.perf_counter()
 
 
@@ -145,7 +152,7 @@ def _by_turns(
     for _ in range(TURNS):
         alone += load.took(viewers, load.run(sides.seconds / TURNS))
         stop = threading.Event()
-        thread = threading.Thread(target=_suppressed, args=(go_on, worker, stop), daemon=True)
+        thread = threading.Thread(target=_suppressed, args=(partial(go_on, worker, stop),), daemon=True)
         thread.start()
         span = load.run(sides.seconds / TURNS)
         stop.set()
@@ -155,11 +162,10 @@ def _by_turns(
     return _both(alone, beside)
 
 
-def _suppressed(
-    go_on: Callable[[BenchWorker, threading.Event], None], worker: BenchWorker, stop: threading.Event
-) -> None:
+def _suppressed(go_on: Callable[[], None]) -> None:
+    """Of a thread beside: that it came to nothing is seen by what it left."""
     with suppress(ServiceError):
-        go_on(worker, stop)
+        go_on()
 
 
 def _both(alone: list[Took], beside: list[Took]) -> Row:

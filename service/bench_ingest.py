@@ -29,6 +29,7 @@ from service.access import Access
 from service.bench_record import Found
 from service.bench_sender import fixations
 from service.bench_worker import free_port
+from service.errors import BenchRefused
 from service.experiment_rows import as_markdown, as_text
 from service.journal import Journal
 
@@ -85,9 +86,13 @@ def _door(place: Path, count: int) -> tuple[float, int]:
         )  # fmt: skip
         door.start()
         sender = [sys.executable, "-m", "service.bench_sender", address, str(count)]
-        done = subprocess.run(sender, capture_output=True, text=True, check=True, timeout=600)
-        door.stop()
-        ended.wait()
+        try:
+            done = subprocess.run(sender, capture_output=True, text=True, check=False, timeout=600)
+        finally:
+            door.stop()
+            ended.wait()
+    if done.returncode != 0:
+        raise BenchRefused(f"the sender ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
     return count / float(json.loads(done.stdout)["seconds"]), max(1, round(count / commits.count("fixations")))
 
 

@@ -27,6 +27,8 @@ STRIDE = 199
 SILENCE_S = 2.0
 """As every client: with something unacked and so long nothing heard, hello again on a new socket."""
 GIVE_UP_S = 180.0
+LEAST = 400
+"""Fixations of a line at least: of fewer, a p99 is hardly more than the worst."""
 _HEADER = {"encoding": "raw", "height": 50, "width": 50, "channels": 3, "color": "rgb", "degrees": 5.0}
 
 
@@ -37,11 +39,14 @@ class Took:
     due_s: float
     durable_ms: float
     learned_ms: float
+    late_ms: float
+    """Until it was sent: the load's own delay, in both others."""
 
 
 @dataclass
 class _Fixation:
     due_s: float
+    looked_s: float
     frames: list[bytes]
     durable_s: float | None = None
 
@@ -76,6 +81,8 @@ class Load:
         self._random = np.random.default_rng(seed)
         self._patches = [patch.tobytes() for patch in dead_leaves(PATCHES, seed=4)]
         self.viewers: list[Viewer] = []
+        self.skipped = 0
+        """Of how many the worker said that nothing was learned."""
         self._due: list[tuple[float, int]] = []
 
     def __enter__(self) -> Load:
@@ -156,6 +163,7 @@ class Load:
             viewer.socket.close(0)
         viewer.socket = self._context.socket(zmq.DEALER)
         viewer.socket.linger = 0
+        viewer.socket.sndhwm = 0  # it must not wait
         viewer.socket.connect(self._address)
         self._poller.register(viewer.socket, zmq.POLLIN)
         self._owner[viewer.socket] = viewer
@@ -191,7 +199,7 @@ class Load:
         patch = self._patches[(seq * STRIDE + 31 * viewer.number) % PATCHES]
         if not viewer.held:
             viewer.heard_s = time.perf_counter()
-        viewer.held[seq] = _Fixation(due, [VERSION, b"fixation", json.dumps(body).encode(), patch])
+        viewer.held[seq] = _Fixation(due, time.perf_counter(), [VERSION, b"fixation", json.dumps(body).encode(), patch])
         if viewer.welcome and viewer.socket is not None:
             viewer.socket.send_multipart(viewer.held[seq].frames)
 
@@ -207,6 +215,7 @@ class Load:
             if kind == b"ack":
                 self._acked(viewer, told["seq"], told["learned"], now)
             elif kind == b"learned":
+                self.skipped += told["skipped"] is not None
                 self._acked(viewer, viewer.durable, told["seq"], now)
             elif kind == b"welcome":
                 viewer.welcome, viewer.epoch = True, told["epoch"]
@@ -233,15 +242,23 @@ class Load:
         for seq in range(viewer.learned + 1, min(learned, viewer.durable) + 1):
             fixation = viewer.held.pop(seq)
             assert fixation.durable_s is not None
-            took = Took(fixation.due_s, 1000 * (fixation.durable_s - fixation.due_s), 1000 * (now - fixation.due_s))
-            viewer.took.append(took)
+            due_s = fixation.due_s
+            durable_ms, learned_ms, late_ms = (
+                1000 * (at - due_s) for at in (fixation.durable_s, now, fixation.looked_s)
+            )
+            viewer.took.append(Took(due_s, durable_ms, learned_ms, late_ms))
         viewer.learned = max(viewer.learned, min(learned, viewer.durable))
 
 
 def percentiles(took: Sequence[Took]) -> dict[str, Any]:
-    """How many, and the median, p99 and worst of both waits, ms."""
+    """How many, and the median, p99 and worst of both waits and of the load's own delay, ms.
+
+    Raises :class:`BenchRefused` where there are none.
+    """
+    if not took:
+        raise BenchRefused("no fixation was due in a line: give it more --seconds")
     row: dict[str, Any] = {"count": len(took)}
-    for name in ("durable_ms", "learned_ms"):
+    for name in ("durable_ms", "learned_ms", "late_ms"):
         every = np.array([getattr(each, name) for each in took])
         p50, p99 = np.percentile(every, (50, 99))
         row[name] = {"p50": float(p50), "p99": float(p99), "worst": float(every.max())}

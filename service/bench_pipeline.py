@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from service.bench_beside import BESIDE, Sides
-from service.bench_load import Load, percentiles
+from service.bench_load import LEAST, Load, percentiles
 from service.bench_record import Found
 from service.bench_retina import encoder_pass_ms
 from service.bench_worker import BenchWorker, Directories
@@ -92,10 +92,10 @@ def _loads(
         with directories.worker() as worker, Load(worker.address) as load:
             viewers = load.add(count, arguments.rate)
             load.run(WARM_S)
-            before, disk = worker.used(), worker.disk_bytes()
-            span = load.run(arguments.seconds)
+            before, disk, skipped = worker.used(), worker.disk_bytes(), load.skipped
+            span = load.run(max(arguments.seconds, LEAST / (count * arguments.rate)))
             row = {"streams": count, **percentiles(load.took(viewers, span)), **_used(worker, before, span)}
-            row["disk_bytes"] = worker.disk_bytes() - disk
+            row |= {"disk_bytes": worker.disk_bytes() - disk, "skipped": load.skipped - skipped}
             yield row
         done(f"{count} streams")
 
@@ -139,7 +139,8 @@ def _highest(directories: Directories, done: Callable[[str], None]) -> dict[str,
 def _load_lines(found: Found) -> list[list[str]]:
     lines = [
         ["streams", "fixations/s", "fixations", "durable p50, ms", "p99", "learned p50, ms", "p99", "worst",
-         "p99 / a pass", "cores of the worker", "its memory, MB", "disk, kB a fixation", "GB an hour"]
+         "p99 / a pass", "sent late p99, ms", "not learned", "cores of the worker", "its memory, MB",
+         "disk, kB a fixation", "GB an hour"]
     ]  # fmt: skip
     for row in found["load"]:
         durable, learned = row["durable_ms"], row["learned_ms"]
@@ -147,7 +148,7 @@ def _load_lines(found: Found) -> list[list[str]]:
             str(row["streams"]), f"{row['streams'] * found['rate_hz']:g}", str(row["count"]),
             f"{durable['p50']:.1f}", f"{durable['p99']:.1f}",
             f"{learned['p50']:.0f}", f"{learned['p99']:.0f}", f"{learned['worst']:.0f}",
-            f"{learned['p99'] / found['pass_ms']:.1f}",
+            f"{learned['p99'] / found['pass_ms']:.1f}", f"{row['late_ms']['p99']:.1f}", str(row["skipped"]),
             _or_dash(row["cores"], "{:.2f}"), _or_dash(row["resident_mb"], "{:.0f}"),
             f"{row['disk_bytes'] / row['count'] / 1000:.1f}",
             f"{row['disk_bytes'] / row['count'] * row['streams'] * found['rate_hz'] * 3600 / 1e9:.2f}",

@@ -216,6 +216,7 @@ def test_it_describes_itself(small: SmallRetina) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_on_cuda_the_same_rule_of_bits_and_nearly_the_same_features(small: SmallRetina, alone: np.ndarray) -> None:
     cuda = Retina(SMALL, RANDOM, small.calibration, seed=0, device="cuda")
     lone = np.concatenate([cuda.features(patch[None]) for patch in PATCHES])

@@ -60,12 +60,15 @@ def test_a_worker_that_does_not_start_is_told(tmp_path: Path) -> None:
 
 
 def test_percentiles_are_of_every_fixation() -> None:
-    row = percentiles([Took(0.0, float(n), 2.0 * n) for n in range(101)])
+    row = percentiles([Took(0.0, float(n), 2.0 * n, 0.01 * n) for n in range(101)])
     assert row == {
         "count": 101,
         "durable_ms": {"p50": 50.0, "p99": 99.0, "worst": 100.0},
         "learned_ms": {"p50": 100.0, "p99": 198.0, "worst": 200.0},
+        "late_ms": {"p50": 0.5, "p99": pytest.approx(0.99), "worst": 1.0},
     }
+    with pytest.raises(BenchRefused, match="--seconds"):
+        percentiles([])
 
 
 def test_ingest_is_measured_through_the_door() -> None:
@@ -106,12 +109,12 @@ def test_measures_are_timed_where_they_are_paid() -> None:
 
 
 def pipeline_found() -> dict[str, object]:
-    took = percentiles([Took(0.0, 5.0, 50.0), Took(0.0, 6.0, 60.0)])
+    took = percentiles([Took(0.0, 5.0, 50.0, 0.1), Took(0.0, 6.0, 60.0, 0.1)])
     beside = {"alone": took, "beside": took, "what": "WHAT"}
     again = {"again": 7, "durable_s": 1.0, "ready_s": 2.0, "caught_up_s": 3.0}
     return {
         "pass_ms": 25.0, "rate_hz": 4.0,
-        "load": [{"streams": 16, **took, "cores": None, "resident_mb": None, "disk_bytes": 20_000}],
+        "load": [{"streams": 16, **took, "skipped": 0, "cores": None, "resident_mb": None, "disk_bytes": 20_000}],
         "rate": {"limit_ms": 250.0, "highest_hz": 80.0, "tries": [{"rate_hz": 80.0, **took}]},
         "checkpoint": [beside], "import": [beside],
         "recovery": [{**again, "worst_durable_s": 4.0, "worst_learned_s": 5.0}],
