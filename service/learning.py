@@ -34,7 +34,7 @@ TURN_S = 0.05
 """A turn ends after so long, so that what it learned is told soon."""
 IDLE_S = 0.5
 PATIENCE_S = 5.0
-"""How long a checkpoint waits for a moment at which the diagnostics need not be waited for."""
+"""How long a checkpoint waits for a moment at which no fixation waits and the diagnostics need not be waited for."""
 SOON_S = 0.01
 """How often that is asked while nothing comes."""
 RETRY_S = 0.5
@@ -118,8 +118,8 @@ class LearningLoop:
                 self._tell_looks()
             self._told.asked.serve(idle=not worked)
             if not self._stop():
-                self._take_wanted()
-                self._checkpoint_when_due()
+                self._take_wanted(idle=not worked)
+                self._checkpoint_when_due(idle=not worked)
             if not worked and not self._stop():
                 self._wait(SOON_S if self._wanted else IDLE_S)
 
@@ -231,17 +231,18 @@ class LearningLoop:
         turn.meta["model"] = self._told.model()
         return finish
 
-    def _take_wanted(self, *, now: bool = False) -> None:
-        """Take the checkpoints that are wanted, once the diagnostics need not be waited for; ``now``: wait for them."""
-        if self._wanted and (now or self._may_pack(self._wanted[0].since_s)):
+    def _take_wanted(self, *, idle: bool = False, now: bool = False) -> None:
+        """Take the checkpoints that are wanted, once nobody waits for that; ``now``: whoever waits."""
+        if self._wanted and (now or self._may_pack(self._wanted[0].since_s, idle)):
             asked, self._wanted = self._wanted, []
             for each in asked:
                 self._take_checkpoint(each.entry, each.arguments)
 
-    def _may_pack(self, since_s: float) -> bool:
+    def _may_pack(self, since_s: float, idle: bool) -> bool:
         """Whether a checkpoint wanted since then may be packed: it holds no fixation up, or has waited long enough."""
         watching = self._applier.watching
-        return watching is None or not watching.busy or time.monotonic() - since_s > PATIENCE_S
+        free = idle and (watching is None or not watching.busy)
+        return free or time.monotonic() - since_s > PATIENCE_S
 
     def _take_checkpoint(self, entry: int, arguments: dict[str, Any]) -> None:
         def done(outcome: Manifest | StorageFailed) -> None:
@@ -334,9 +335,9 @@ class LearningLoop:
             return failure(503, error.code, str(error))
         return {"ok": True}
 
-    def _checkpoint_when_due(self) -> None:
+    def _checkpoint_when_due(self, *, idle: bool) -> None:
         due_s = self._checkpoint_s + self._every_s
-        due = time.monotonic() >= due_s and self._may_pack(due_s)
+        due = time.monotonic() >= due_s and self._may_pack(due_s, idle)
         behind = self._applier.cursor > self._checkpoint_id or self._unwritten.is_set()
         if due and behind and not self._writer.busy and self.storage is None:
             self._tell_looks(wait=True)

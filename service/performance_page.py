@@ -1,7 +1,8 @@
 """The numbers of docs/performance.md, from docs/performance/*.json: ``python -m service.performance_page``.
 
 Between ``<!-- bench NAME -->`` and ``<!-- end -->`` stand the command, the date, the machine and the tables of
-NAME.json, as ``rjepa bench --json`` kept them; the rest of the page is written by hand.
+NAME.json, as ``rjepa bench --json`` kept them, and after ``<!-- aims -->`` what they say of the aims; the rest of the
+page is written by hand.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from pathlib import Path
 
 from service.bench_cli import module_of
 from service.bench_record import machine_told
+from service.performance_aims import aims
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 NOT_MEASURED = "Not measured."
 PART = re.compile(r"(<!-- bench ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+AIMS = re.compile(r"(<!-- aims -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def page(text: str, folder: Path) -> str:
@@ -26,7 +30,7 @@ def page(text: str, folder: Path) -> str:
         path = folder / f"{found[2]}.json"
         return f"{found[1]}\n{_told(path) if path.exists() else NOT_MEASURED}\n\n{found[3]}"
 
-    return PART.sub(fresh, text)
+    return AIMS.sub(lambda found: f"{found[1]}\n{aims(folder)}\n\n{found[2]}", PART.sub(fresh, text))
 
 
 def _told(path: Path) -> str:
