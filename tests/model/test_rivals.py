@@ -12,13 +12,15 @@ import torch
 from model import reference
 from model.config import ModelConfig
 from model.learner import Learner, Watched
-from model.rivals import Credit, FullRtrl, Rival, Truncated
+from model.rivals import Credit, FullRtrl, Rival
 from model.step_cost import floor_bytes, state_bytes, touched
+from model.truncated import Truncated
 
 STEPS, REACH, FEATURES = 11, 5, 6
 CIRCUITS: dict[str, dict[str, Any]] = {
     "two-point": {},
     "modular": {"gates": "modular", "block": 4},
+    "modular-2": {"gates": "modular", "block": 2, "cell": "paper", "retention": "one-minus-tanh"},
     "dense": {"gates": "dense"},
     "paper": {"gates": "dense", "cell": "paper"},
 }
