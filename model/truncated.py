@@ -119,7 +119,7 @@ class Dense(Local):
 
 
 class Onward:
-    """The next state alone, no derivative: equations (1) and (2), or (3) to (5), of model/rgc.py."""
+    """The next state alone, no derivative, of a cell with gates: (1) and (2), or (3) to (5), of model/rgc.py."""
 
     def __init__(self, config: ModelConfig, circuit: Circuit, weights: Weights) -> None:
         self._circuit, self._names = circuit, [gate.name for gate in circuit.cell.gates]
@@ -236,8 +236,8 @@ class Truncated(Credit):
         self._backs.pop(slot, None)
         self._states[slot], self._z[slot] = state, z
         if not self._anew:
-            every = (partials.gates, partials.own, partials.passed.unsqueeze(0))
-            torch.cat(every, out=self._effects[:, :, slot])
+            effects = (partials.gates, partials.own, partials.passed.unsqueeze(0))
+            torch.cat(effects, out=self._effects[:, :, slot])
             self._way.keep(slice(slot, slot + 1), partials.direct.unsqueeze(2))
         self._steps += 1
 
@@ -267,8 +267,8 @@ class Truncated(Credit):
             side_by_side, arguments.transpose(0, 1).flatten(1), states.transpose(0, 1).flatten(1)
         )  # a cell takes the units of all steps for as many units
         partials = circuit.partials(settled, x.flatten())
-        every = torch.cat((partials.gates, partials.own, partials.passed.unsqueeze(0)))
-        self._effects[:, :, held] = every.unflatten(-1, x.shape)
+        effects = torch.cat((partials.gates, partials.own, partials.passed.unsqueeze(0)))
+        self._effects[:, :, held] = effects.unflatten(-1, x.shape)
         self._way.keep(held, partials.direct.unflatten(-1, x.shape))
         self._way.form(held)
         return states
