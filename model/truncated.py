@@ -27,6 +27,9 @@ from model.rfp import Sensitivities
 from model.rgc import Circuit, Partials, Weights
 from model.rivals import Credit
 
+AT_ONCE = 16384
+"""Units, of so many steps as have them: what is derived of them stays in the second cache."""
+
 
 class Local:
     """The way back through gates that read their own unit or block alone: a product and a sum a step."""
@@ -262,16 +265,22 @@ class Truncated(Credit):
         states, arguments = self._states[held].clone(), self._arguments[held]
         x_of, state_of, arguments_of = ([rows[slot] for slot in slots] for rows in (x, states, arguments))
         self._onward.states(self._states[slots[0]], x_of, state_of, arguments_of)
-        side_by_side = {name: self._weights[name].repeat(len(slots)) for name in circuit.cell.own}
-        settled = circuit.cell.settle(
-            side_by_side, arguments.transpose(0, 1).flatten(1), states.transpose(0, 1).flatten(1)
-        )  # a cell takes the units of all steps for as many units
-        partials = circuit.partials(settled, x.flatten())
-        effects = torch.cat((partials.gates, partials.own, partials.passed.unsqueeze(0)))
-        self._effects[:, :, held] = effects.unflatten(-1, x.shape)
-        self._way.keep(held, partials.direct.unflatten(-1, x.shape))
-        self._way.form(held)
+        some = max(1, AT_ONCE // circuit.units)
+        for first in range(0, len(slots), some):
+            at = slice(first, min(first + some, len(slots)))
+            self._derive(at, x[at], states[at], arguments[at])
         return states
+
+    def _derive(self, at: slice, x: Tensor, states: Tensor, arguments: Tensor) -> None:
+        """The partial derivatives of the steps ``at``: a cell takes the units of several for as many units."""
+        cell, names = self._circuit.cell, self._circuit.cell.own
+        own = {name: self._weights[name].repeat(len(x)) for name in names}
+        settled = cell.settle(own, arguments.transpose(0, 1).flatten(1), states.transpose(0, 1).flatten(1))
+        partials = self._circuit.partials(settled, x.flatten())
+        effects = torch.cat((partials.gates, partials.own, partials.passed.unsqueeze(0)))
+        self._effects[:, :, at] = effects.unflatten(-1, x.shape)
+        self._way.keep(at, partials.direct.unflatten(-1, x.shape))
+        self._way.form(at)
 
     def _back(self) -> Weights:
         """(1) to (4)."""

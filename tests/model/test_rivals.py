@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from model import reference
+from model import reference, truncated
 from model.config import ModelConfig
 from model.learner import Learner, Watched
 from model.rivals import Credit, FullRtrl, Rival
@@ -89,6 +89,18 @@ def test_through_all_steps_as_they_were_made_it_learns_what_forward_propagation_
     for name, weight in learner.network.weights.items():
         torch.testing.assert_close(rival.network.weights[name], weight, rtol=0.0, atol=1e-10)
         assert name == "U" or float((weight - held.network.weights[name]).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("units", [8, 16])
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_some_steps_at_once_are_derived_as_all_are(circuit: str, units: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for at_once in (truncated.AT_ONCE, units):
+        monkeypatch.setattr(truncated, "AT_ONCE", at_once)
+        rival = Rival(config(**CIRCUITS[circuit]), RIVALS["anew"][0], seed=0, dtype=torch.float64)
+        walked(rival)
+        found.append(rival.credit.gradient)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=0.0)
 
 
 @pytest.mark.parametrize("paused", [4, 5, 8, STEPS - 1])
