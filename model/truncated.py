@@ -58,13 +58,14 @@ class Local:
         if jacobians.shape[2] > 1:
             jacobians.zero_()
         on_itself = jacobians.diagonal(dim1=2, dim2=4)  # T x K x K x N x b
-        on_itself.copy_(direct.unflatten(-1, on_itself.shape[-2:]).permute(2, 0, 1, 3, 4))
+        on_itself.copy_(direct.reshape(*direct.shape[:3], *on_itself.shape[3:]).permute(2, 0, 1, 3, 4))
 
     def form(self, at: slice) -> None:
         """The gates' part of (1) for the steps ``at``, with the weights as they are."""
         jacobians = self.jacobians[at]
         b, blocks = jacobians.shape[-2:]
-        moved = self._moved[:, :, at].unflatten(-1, (blocks, b)).permute(0, 2, 1, 4, 3).contiguous()
+        moved = self._moved[:, :, at]
+        moved = moved.view(*moved.shape[:3], blocks, b).permute(0, 2, 1, 4, 3).contiguous()
         for gate, each in zip(self._gates, moved, strict=True):  # T x K x b x N
             weight = self._weights[gate.name].view(blocks, b, b).permute(1, 2, 0).contiguous()
             jacobians[:, :, :, gate.reads].addcmul_(each.unsqueeze(3), weight)
@@ -85,7 +86,7 @@ class Local:
         b = self._deltas.shape[2]
         if b == 1:
             return (du * sources).sum(dim=0)
-        return torch.bmm(du.unflatten(-1, (-1, b)).permute(1, 2, 0), sources.unflatten(-1, (-1, b)).transpose(0, 1))
+        return torch.bmm(du.view(len(du), -1, b).permute(1, 2, 0), sources.view(len(du), -1, b).transpose(0, 1))
 
     def _earlier(self, later: int, delta: Tensor) -> None:
         """J^T delta of the step ``later`` into ``delta``, Kb x N."""
@@ -95,7 +96,7 @@ class Local:
 
     def _blocks_last(self, back: Tensor) -> Tensor:
         """K x b x N of K x n."""
-        return back.unflatten(-1, (-1, self._deltas.shape[2])).transpose(1, 2)
+        return back.view(len(back), -1, self._deltas.shape[2]).transpose(1, 2)
 
 
 class Dense(Local):
@@ -278,8 +279,8 @@ class Truncated(Credit):
         settled = cell.settle(own, arguments.transpose(0, 1).flatten(1), states.transpose(0, 1).flatten(1))
         partials = self._circuit.partials(settled, x.flatten())
         effects = torch.cat((partials.gates, partials.own, partials.passed.unsqueeze(0)))
-        self._effects[:, :, at] = effects.unflatten(-1, x.shape)
-        self._way.keep(at, partials.direct.unflatten(-1, x.shape))
+        self._effects[:, :, at] = effects.view(*effects.shape[:2], *x.shape)
+        self._way.keep(at, partials.direct.view(*partials.direct.shape[:2], *x.shape))
         self._way.form(at)
 
     def _back(self) -> Weights:
