@@ -2,16 +2,12 @@
 
 Each stands where model/one_pass.py does: given dE/ds_t it finds the gradient of every weight through time, takes the
 optimiser's step and remembers what it needs. All else of the learner stays, so that two of them differ in this alone.
-With the partial derivatives of model/rgc.py, t from now on backwards and T steps of the past,
+Truncated back-propagation is model/truncated.py; here is what it shares with the other,
 
-    du_g,t      = sum_k (d s'_k / d u_g) delta_k,t                                         (1)
-    delta_{t-1} = dE_{t-1}/ds_{t-1} + direct^T delta_t + sum_g W_g^T du_g,t                (2)
-    dE/dW_g     = sum_t du_g,t source_t^T, as one matrix product over all t; V alike       (3)
-    full RTRL:  M <- J M + drives,  dE/dw = dE/ds M                                        (4)
+    full RTRL:  M <- J M + drives,  dE/dw = dE/ds M                                        (1)
 
-Written for speed: (1) to (3) by hand and not by automatic differentiation, and what can wait is done for all steps at
-once. Held against model/reference.py in tests. One stream only, without a new sequence. Letters: n units, m features,
-K numbers of state, G gates, E weights of a unit's own, w numbers that one row of a weight reads.
+Written for speed, by hand and not by automatic differentiation. Held against model/reference.py in tests. One stream
+only, without a new sequence. Letters: n units, K numbers of state, w numbers that one row of a weight reads.
 """
 
 from __future__ import annotations
@@ -96,134 +92,8 @@ class Rival(Learner):
         self.network.one_pass = self.credit
 
 
-class Truncated(Credit):
-    """Back-propagation through ``reach`` steps, at every fixation or once in ``every``: then every loss of them counts.
-
-    ``anew``: the steps are made again with today's weights, which is truncated back-propagation to the letter; without,
-    it propagates through them as they were made, which saves half and mixes weights of many steps, as RFP does.
-    """
-
-    def __init__(self, learner: Learner, *, reach: int, every: int = 1, anew: bool = False) -> None:
-        super().__init__(learner)
-        self.reach, self._every, self._anew = reach, every, anew
-        circuit, like = self._circuit, learner.parameters.flat
-        k, n, gates, own = circuit.components, circuit.units, len(circuit.cell.gates), len(circuit.cell.own)
-        self._direct = like.new_zeros(reach, k, k, n)
-        self._gates = like.new_zeros(reach, gates, k, n)
-        self._own = like.new_zeros(reach, own, k, n)
-        self._passed = like.new_zeros(reach, k, n)
-        self._states = like.new_zeros(reach, k, n)
-        self._z = like.new_zeros(reach, learner.config.features)
-        self._backs = like.new_zeros(reach, k, n)
-        self._deltas, self._du = like.new_zeros(reach, k, n), like.new_zeros(reach, gates, n)
-        self._steps = 0
-
-    def state_bytes(self) -> int:
-        """The steps remembered."""
-        kept = (self._direct, self._gates, self._own, self._passed, self._states, self._z, self._backs)
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
-
-    def step(
-        self,
-        credit: Sensitivities,
-        partials: Partials,
-        weights: Weights,
-        state: Tensor,
-        z: Tensor,
-        back: Tensor | None,
-        rates: dict[str, float],
-    ) -> Step:
-        """See :class:`Credit`."""
-        squares = 0.0
-        if back is not None:
-            self._optimiser.begin()  # the weights no credit passes through learn at every step
-            if self._every == 1:
-                self._backs.zero_()
-            self._backs[(self._steps - 1) % self.reach] = back
-            if self._steps % self._every == 0:
-                if self._anew:
-                    self._again()
-                squares = self._use(self._back(), rates)
-        self._keep(self._steps % self.reach, partials, state)
-        self._z[self._steps % self.reach] = z
-        self._steps += 1
-        return Step(credit, squares, 0)
-
-    def _keep(self, slot: int, partials: Partials, state: Tensor) -> None:
-        self._direct[slot], self._gates[slot] = partials.direct, partials.gates
-        self._own[slot], self._passed[slot] = partials.own, partials.passed
-        self._states[slot] = state
-
-    def _slots(self) -> list[int]:
-        """Of the steps held, the oldest first."""
-        return [step % self.reach for step in range(max(0, self._steps - self.reach), self._steps)]
-
-    def _again(self) -> None:
-        """The steps held, with today's weights from the state before the first of them."""
-        slots, circuit = self._slots(), self._circuit
-        x = self._z @ self._weights["V"].t()
-        state = self._states[slots[0]].clone()
-        for slot in slots:
-            settled = circuit.settle(self._weights, state)
-            self._keep(slot, circuit.partials(settled, x[slot]), state)
-            state = circuit.step(settled, x[slot])
-
-    def _back(self) -> Weights:
-        """(1) to (3)."""
-        slots = self._slots()
-        through = self._through()
-        delta = torch.zeros_like(self._backs[0])
-        for slot in reversed(slots):
-            delta = torch.add(delta, self._backs[slot], out=self._deltas[slot])
-            du = torch.sum(self._gates[slot] * delta, dim=1, out=self._du[slot])
-            delta = through(du, (self._direct[slot] * delta.unsqueeze(1)).sum(dim=0))
-        held = slice(0, len(slots))  # of a sum over steps the order is no matter
-        deltas, du, states = self._deltas[held], self._du[held], self._states[held]
-        parts = {
-            gate.name: self._gate_gradient(du[:, index], states[:, gate.reads])
-            for index, gate in enumerate(self._circuit.cell.gates)
-        }
-        own = (self._own[held] * deltas.unsqueeze(1)).sum(dim=(0, 2))
-        parts |= dict(zip(self._circuit.cell.own, own, strict=True))
-        parts["V"] = (self._passed[held] * deltas).sum(dim=1).t() @ self._z[held]
-        return parts
-
-    def _through(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """From du (G x n) and what came directly (K x n, changed) to delta one step earlier, equation (2)."""
-        circuit, gates = self._circuit, self._circuit.cell.gates
-        if circuit.gates == "dense":
-            turned = [(gate.reads, self._weights[gate.name].t()) for gate in gates]
-
-            def dense(du: Tensor, delta: Tensor) -> Tensor:
-                for index, (reads, weight) in enumerate(turned):
-                    delta[reads].addmv_(weight, du[index])
-                return delta
-
-            return dense
-        reads = torch.tensor([gate.reads for gate in gates], device=self._backs.device)
-        stacked = torch.stack([self._weights[gate.name] for gate in gates])
-        if circuit.gates == "two-point":
-            return lambda du, delta: delta.index_add_(0, reads, stacked * du)
-        blocks = stacked.transpose(-1, -2)
-
-        def modular(du: Tensor, delta: Tensor) -> Tensor:
-            moved = blocks @ du.view(len(gates), -1, circuit.block, 1)
-            return delta.index_add_(0, reads, moved.view(len(gates), -1))
-
-        return modular
-
-    def _gate_gradient(self, du: Tensor, sources: Tensor) -> Tensor:
-        """(3) of one gate: du and what it reads, T x n each."""
-        if self._circuit.gates == "dense":
-            return du.t() @ sources
-        if self._circuit.gates == "two-point":
-            return (du * sources).sum(dim=0)
-        b = self._circuit.block
-        return torch.einsum("tib,tic->ibc", du.view(len(du), -1, b), sources.reshape(len(du), -1, b))
-
-
 class FullRtrl(Credit):
-    """Equation (4): the effect of every weight on every number of the state."""
+    """Equation (1): the effect of every weight on every number of the state."""
 
     def __init__(self, learner: Learner) -> None:
         super().__init__(learner)

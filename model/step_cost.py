@@ -5,8 +5,8 @@ W for the gates' arguments and again to be changed, V for x and again to be chan
 P for the prediction and again for its gradient. Vectors are not counted.
 
 Truncated back-propagation, the rival, is counted alike. It can't go back a step before it has gone back the one
-after, so it reads the gates' W at each of them (and once more at each that is made anew); what it keeps of the past
-once.
+after, so with dense gates it reads W at each of them, with others what it kept instead, each step's Jacobian; W at each
+that is made anew; what it keeps of the past once.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ def touched(learner: Learner) -> list[Touched]:
 def touched_back(learner: Learner, *, reach: int, past: int, anew: bool) -> list[Touched]:
     """The same of back-propagation ``reach`` steps back at one fixation, which keeps ``past`` bytes of them."""
     network = learner.network
+    again = reach * (int(anew) + int(network.circuit.gates == "dense"))
     found = [part for part in touched(learner) if part.name != "S"]
     for at, part in enumerate(found):
         if part.name in network.circuit.gate_names:
-            found[at] = part._replace(reads=part.reads + reach * (2 if anew else 1))
+            found[at] = part._replace(reads=part.reads + again)
         elif part.name == "V" and anew:
             found[at] = part._replace(reads=part.reads + 1)
     found.append(Touched("past", past, 1, int(anew)))

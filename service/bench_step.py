@@ -7,10 +7,15 @@ whichever it is faster with:
 
     copy        a plain copy of half as many bytes as a step reads and writes (a copy does both)
     step        recurrent forward propagation
-    stored      truncated back-propagation, 100 steps back at every fixation, through the steps as they were made
+    stored      truncated back-propagation, 100 steps back at every fixation, through the states and derivatives kept
+                when the steps were made (dense gates: with today's W)
     anew        the same through the steps made again with today's weights, which is what the words mean
     every       one back-propagation every 100 fixations, a hundredth of all hundred
     rtrl        full real-time recurrent learning, where its matrix fits
+
+Copy and step run in the mode the product does. The rivals alone take subnormal numbers for zero: an error that fades
+away through 100 steps becomes such a number, with which processors are many times slower. torch sets that mode for the
+thread that asks, and not for its others: a rival has it whole with one thread.
 """
 
 from __future__ import annotations
@@ -30,8 +35,9 @@ from tqdm import tqdm
 
 from model.config import ModelConfig
 from model.learner import Learner, Look
-from model.rivals import FullRtrl, Rival, Truncated
+from model.rivals import FullRtrl, Rival
 from model.step_cost import floor_bytes, state_bytes, touched, touched_back
+from model.truncated import Truncated
 from service.bench_clock import Timed, choose_threads, side_by_side
 from service.bench_record import Found
 from service.errors import BenchRefused
@@ -77,6 +83,7 @@ RIVALS = (
 BYTES = (
     Column("RFP, MB", "state_mb", 2),
     Column("BPTT over 100, MB", "bptt_mb", 2),
+    Column("the same anew, MB", "bptt_anew_mb", 2),
     Column("BPTT over 1,000, MB", "bptt_1000_mb", 2),
     Column("full RTRL, MB", "rtrl_mb", 0),
 )
@@ -105,20 +112,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Found:
     """One row for each circuit, and one for the default learner with all it has."""
-    chosen = arguments.gates or _all_gates()
+    chosen = arguments.gates or _all_gates(arguments.device)
     todo = [(gates, n) for gates in chosen for n in arguments.n]
+    _check(todo, arguments)
     rows, total = [], (len(todo) + 1) * arguments.repeats
-    torch.set_flush_denormal(True)  # an error that fades away through 100 steps must not cost more for that
-    try:
-        with tqdm(total=total, desc="step", unit="round", disable=arguments.quiet, leave=False) as bar:
-            for gates, n in todo:
-                bar.set_postfix_str(f"{gates}, n = {n}")
-                rows.append(_measure(gates, n, arguments, bar.update))
-                gc.collect()
-            bar.set_postfix_str(DEFAULT)
-            learner = _default(arguments, bar.update)
-    finally:
-        torch.set_flush_denormal(False)
+    with tqdm(total=total, desc="step", unit="round", disable=arguments.quiet, leave=False) as bar:
+        for gates, n in todo:
+            bar.set_postfix_str(f"{gates}, n = {n}")
+            rows.append(_measure(gates, n, arguments, bar.update))
+            gc.collect()
+        bar.set_postfix_str(DEFAULT)
+        learner = _default(arguments, bar.update)
     return {"rows": rows, "exponents": exponents(rows), "default": learner, "settings": _settings(arguments)}
 
 
@@ -186,11 +190,33 @@ def _slope(rows: list[dict[str, Any]], name: str) -> float:
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
 
 
-def _all_gates() -> list[str]:
-    if importlib.util.find_spec("numba") is not None:
+def _all_gates(device: str) -> list[str]:
+    """Those that can be measured on ``device``; what is left out is told."""
+    missing = _not_compiled(device)
+    if missing is None:
         return list(GATES)
-    print("dense-compiled is left out: numba is not installed (pip install 'rjepa[fast]')", file=sys.stderr)
+    print(f"dense-compiled is left out: {missing}", file=sys.stderr)
     return [gates for gates in GATES if gates != "dense-compiled"]
+
+
+def _not_compiled(device: str) -> str | None:
+    """Why the compiled step can't be had, or None."""
+    if device != "cpu":
+        return f"it is for the CPU, not for {device}"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install 'rjepa[fast]')"
+    return None
+
+
+def _check(todo: list[tuple[str, int]], arguments: argparse.Namespace) -> None:
+    """Find out what can't be measured before anything is. Raises :class:`BenchRefused`, or ModelError."""
+    for gates, n in todo:
+        if arguments.embedding > 2 * n or n % GATES[gates].get("block", 1):
+            raise BenchRefused(f"n = {n} does not go with gates {gates} and an embedding of {arguments.embedding}")
+        missing = _not_compiled(arguments.device) if gates == "dense-compiled" else None
+        if missing is not None:
+            raise BenchRefused(f"dense-compiled can't be measured: {missing}; name other --gates")
+        config_of(gates, n, features=arguments.features, embedding=arguments.embedding)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -201,8 +227,6 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[], object]) -> dict[str, Any]:
     """One circuit: every contender, side by side."""
     device, features = arguments.device, arguments.features
-    if arguments.embedding > 2 * n or n % GATES[gates].get("block", 1):
-        raise BenchRefused(f"n = {n} does not go with gates {gates} and an embedding of {arguments.embedding}")
     config = config_of(gates, n, features=features, embedding=arguments.embedding)
     learner = Learner(config, seed=0, device=device, measured=False)
     timed = [
@@ -213,7 +237,7 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
     if not arguments.without_rivals:
         rivals = _rivals(config.model_copy(update={"dense_step": "torch"}), device)
         for name, rival in rivals.items():
-            going = _observing(rival, features, device, each=_per_run(name))
+            going = _without_subnormals(_observing(rival, features, device, each=_per_run(name)))
             timed.append(Timed(name, going, _per_run(name), least_s=_LEAST_S))
     choose_threads(timed, most_s=_TRIED_S, device=device)
     side_by_side(timed, repeats=arguments.repeats, most_s=arguments.seconds, device=device, told=told)
@@ -222,6 +246,19 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
     if rivals:
         row |= _row_of_rivals(by_name, rivals, learner)
     return row
+
+
+def _without_subnormals(run: Callable[[], None]) -> Callable[[], None]:
+    """``run`` with subnormal numbers taken for zero in this thread, and in no run after it."""
+
+    def go() -> None:
+        torch.set_flush_denormal(True)
+        try:
+            run()
+        finally:
+            torch.set_flush_denormal(False)
+
+    return go
 
 
 def _per_run(name: str) -> int:
@@ -296,6 +333,7 @@ def _row_of_rivals(timed: dict[str, Timed], rivals: dict[str, Rival], learner: L
             found[f"threads_{name}"] = timed[name].threads or torch.get_num_threads()
     kept = rivals["stored"].credit.state_bytes()
     found |= {"bptt_mb": kept / 1e6, "bptt_1000_mb": kept * 1000 / REACH / 1e6}
+    found["bptt_anew_mb"] = rivals["anew"].credit.state_bytes() / 1e6
     for name in ("stored", "anew"):
         back = touched_back(learner, reach=REACH, past=kept, anew=name == "anew")
         found[f"bytes_{name}"] = sum(part.moved for part in back) / floor_bytes(learner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def test_it_keeps_the_command_the_machine_and_a_row_for_each_circuit(found: dict
         assert row["first_ms"] > 0.0
         assert row["samples"]["step"] == 2
         assert row["bptt_1000_mb"] == pytest.approx(10 * row["bptt_mb"])
+        assert row["bptt_anew_mb"] < row["bptt_mb"]
     assert [each["gates"] for each in found["exponents"]] == ["two-point", "modular-4", "dense-compiled"]
     assert found["default"]["gates"] == "default learner"
 
@@ -92,6 +94,40 @@ def test_each_has_the_number_of_threads_it_is_faster_with() -> None:
 def test_what_does_not_go_together_is_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert rjepa.main(["bench", "step", *SMALL, *words]) == 2
     assert "does not go with" in capsys.readouterr().err
+
+
+def test_everything_is_checked_before_the_first_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*told: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(bench_step, "_measure", measured)
+    assert rjepa.main(["bench", "step", *SMALL, "--n", "16", "18", "--gates", "two-point", "modular-4"]) == 2
+    assert "n = 18 does not go with gates modular-4" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert rjepa.main(["bench", "step", *SMALL, "--gates", "two-point", "dense-compiled"]) == 2
+    assert "numba is not installed" in capsys.readouterr().err
+
+
+def test_what_is_compiled_for_the_cpu_is_left_out_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba")
+    assert bench_step._all_gates("cpu") == list(bench_step.GATES)
+    assert capsys.readouterr().err == ""
+    assert bench_step._all_gates("cuda") == [gates for gates in bench_step.GATES if gates != "dense-compiled"]
+    assert "not for cuda" in capsys.readouterr().err
+
+
+def test_the_rivals_alone_take_subnormal_numbers_for_zero() -> None:
+    small, found = torch.tensor([1e-40]), []
+
+    def halve() -> None:
+        found.append(float(small * 0.5))
+
+    halve()
+    bench_step._without_subnormals(halve)()
+    halve()
+    assert found[0] == found[2] > 0.0 == found[1]
 
 
 def test_numbers_that_can_t_be_kept_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
