@@ -72,7 +72,7 @@ def _checkpoint(found: Found) -> float:
 
 
 def _ingest(found: Found) -> float:
-    return statistics.median(each["door"] / each["sqlite"] for each in found["rounds"])
+    return float(statistics.median(each["door"] / each["sqlite"] for each in found["rounds"]))
 
 
 def _diagnostics(found: Found) -> float:
