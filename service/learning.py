@@ -34,7 +34,7 @@ TURN_S = 0.05
 """A turn ends after so long, so that what it learned is told soon."""
 IDLE_S = 0.5
 PATIENCE_S = 5.0
-"""How long a checkpoint waits for a moment at which no fixation waits and the diagnostics need not be waited for."""
+"""How long a checkpoint waits for a moment at which the diagnostics need not be waited for."""
 SOON_S = 0.01
 """How often that is asked while nothing comes."""
 RETRY_S = 0.5
@@ -118,8 +118,8 @@ class LearningLoop:
                 self._tell_looks()
             self._told.asked.serve(idle=not worked)
             if not self._stop():
-                self._take_wanted(idle=not worked)
-                self._checkpoint_when_due(idle=not worked)
+                self._take_wanted()
+                self._checkpoint_when_due()
             if not worked and not self._stop():
                 self._wait(SOON_S if self._wanted else IDLE_S)
 
@@ -231,18 +231,17 @@ class LearningLoop:
         turn.meta["model"] = self._told.model()
         return finish
 
-    def _take_wanted(self, *, idle: bool = False, now: bool = False) -> None:
-        """Take the checkpoints that are wanted, once nobody waits for that; ``now``: whoever waits."""
-        if self._wanted and (now or self._may_pack(self._wanted[0].since_s, idle)):
+    def _take_wanted(self, *, now: bool = False) -> None:
+        """Take the checkpoints that are wanted, once the diagnostics need not be waited for; ``now``: wait for them."""
+        if self._wanted and (now or self._may_pack(self._wanted[0].since_s)):
             asked, self._wanted = self._wanted, []
             for each in asked:
                 self._take_checkpoint(each.entry, each.arguments)
 
-    def _may_pack(self, since_s: float, idle: bool) -> bool:
+    def _may_pack(self, since_s: float) -> bool:
         """Whether a checkpoint wanted since then may be packed: it holds no fixation up, or has waited long enough."""
         watching = self._applier.watching
-        free = idle and (watching is None or not watching.busy)
-        return free or time.monotonic() - since_s > PATIENCE_S
+        return watching is None or not watching.busy or time.monotonic() - since_s > PATIENCE_S
 
     def _take_checkpoint(self, entry: int, arguments: dict[str, Any]) -> None:
         def done(outcome: Manifest | StorageFailed) -> None:
@@ -335,9 +334,9 @@ class LearningLoop:
             return failure(503, error.code, str(error))
         return {"ok": True}
 
-    def _checkpoint_when_due(self, *, idle: bool) -> None:
+    def _checkpoint_when_due(self) -> None:
         due_s = self._checkpoint_s + self._every_s
-        due = time.monotonic() >= due_s and self._may_pack(due_s, idle)
+        due = time.monotonic() >= due_s and self._may_pack(due_s)
         behind = self._applier.cursor > self._checkpoint_id or self._unwritten.is_set()
         if due and behind and not self._writer.busy and self.storage is None:
             self._tell_looks(wait=True)

@@ -187,7 +187,7 @@ def test_a_client_that_never_reads_for_long(found: Lab) -> None:
 
 
 COUNT, ALLOWED = 200, 150
-FEW = 8
+FEW = 12
 """Files a process opens once, at its first need."""
 
 

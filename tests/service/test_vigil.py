@@ -124,11 +124,11 @@ def test_a_failed_checkpoint_is_tried_again_though_nothing_comes(tmp_path: Path)
         bench.loop._every_s = 0.0
         for state in (["checkpoint_failed"], ["checkpoint_failed"], []):
             full = bool(state)
-            bench.loop._checkpoint_when_due(idle=True)
+            bench.loop._checkpoint_when_due()
             wait_until(lambda: not bench.writer.busy, 20, "the checkpoint's end")
             assert on(tmp_path) == state
         written = bench.writer.last
-        bench.loop._checkpoint_when_due(idle=True)
+        bench.loop._checkpoint_when_due()
         wait_until(lambda: not bench.writer.busy, 20, "nothing to be written")
         assert bench.writer.last == written, "one that was written is not written again"
 
