@@ -10,6 +10,8 @@ lowers it honestly.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ class RankWindow:
             self.total.add_(newest)
 
     def rank(self) -> float | None:
-        """Equation (1); None before there are 100 embeddings, or where they don't differ."""
+        """Equation (1); None before there are 100 embeddings, where they don't differ, or are too large to say."""
         held = min(self.count, WINDOW)
         if held < _AT_LEAST:
             return None
@@ -54,8 +56,8 @@ class RankWindow:
         flat = self.gram.view(-1)
         inner = float(mean @ mean)
         trace = float(self.gram.diagonal().sum()) / held - inner
-        squared = float(flat @ flat) / held**2 - 2.0 * float(mean @ (self.gram @ mean)) / held + inner**2
-        if trace <= 1e-9 * inner or squared <= 0.0:
+        squared = float(flat @ flat) / held**2 - 2.0 * float(mean @ (self.gram @ mean)) / held + inner * inner
+        if not (math.isfinite(squared) and squared > 0.0 and trace > 1e-9 * inner):
             return None
         return min(max(trace * trace / squared, 1.0), float(self.total.numel()))
 

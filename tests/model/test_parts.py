@@ -42,6 +42,10 @@ def test_effective_rank_is_the_participation_ratio_of_the_window() -> None:
     for _ in range(200):
         still.add(torch.ones(6, dtype=torch.float64) * 3.3)
     assert still.rank() is None
+    far = RankWindow(6, LIKE)
+    for y in rng.standard_normal((200, 6)) * 1e90:
+        far.add(torch.from_numpy(y))
+    assert far.rank() is None, "its square is past the largest number"
 
 
 def test_recursive_least_squares_is_weighted_ridge_regression() -> None:
