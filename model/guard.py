@@ -20,6 +20,8 @@ import math
 
 from torch import Tensor
 
+from model.host import number
+
 _RATE_FLOOR = 1.0 / 2000.0
 _ENOUGH = 20
 """Fixations before anything is far."""
@@ -27,10 +29,15 @@ _LEAST = 1e-12
 """Of e: zeros have a logarithm too."""
 
 
-def energy(tensor: Tensor) -> float:
-    """The sum of squares: finite only if every number is, and far enough from overflow."""
+def squares(tensor: Tensor) -> Tensor:
+    """The sum of squares, where the tensor is: finite only if every number is, and far enough from overflow."""
     flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
-    return float(flat @ flat)
+    return flat @ flat
+
+
+def energy(tensor: Tensor) -> float:
+    """The sum of squares, read."""
+    return number(squares(tensor))
 
 
 def is_finite(*tensors: Tensor) -> bool:

@@ -20,17 +20,16 @@ from model.action import Look
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.guard import Usual, energy, is_repeat
+from model.host import Later, upload
 from model.network import Attempt, Imagined, Made, Network, unfit
-from model.one_pass import OnePass, Pass, fits
-from model.optimiser import Adam, Optimiser, Sgd
+from model.optimiser import Optimiser
 from model.outcome import Outcome, Watched
-from model.parameters import GROUPS
 from model.rank import RankWindow
 from model.rfp import Sensitivities
-from model.rgc import way_to_orthogonal
 from model.snapshot import Snapshot
 from model.stream import StreamState
 from model.trivial import TRIVIAL_ERRORS, Guesses, Opponents, by_name
+from model.update import Norm, Update, nowhere
 
 __all__ = ["TRIVIAL_ERRORS", "Learner", "Look", "Outcome", "Watched"]
 
@@ -41,6 +40,9 @@ class Learner:
     The same configuration, seed and fixations give the same bits, on one kind of device and one number of
     threads. Its memory does not grow with the number of fixations.
     """
+
+    of: type[Network] = Network
+    """What its network is made of."""
 
     def __init__(
         self,
@@ -57,17 +59,9 @@ class Learner:
         self.dtype = dtype
         self._like = like = torch.zeros(1, dtype=dtype, device=device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.network = Network(config, self.generator, like)
+        self.network = self.of(config, self.generator, like)
         self.parameters = self.network.parameters
-        groups = {GROUPS[name] for name in self.parameters.learned}
-        rates = config.learning.rates.model_dump()
-        self._rates: dict[str, float] = {group: rate for group, rate in rates.items() if group in groups}
-        self._rate_vector = self.parameters.rates(self._rates)
-        self.optimiser: Optimiser = Sgd()
-        if config.learning.optimiser == "adam":
-            self.optimiser = Adam(self.parameters.flat, config.learning.adam_epsilon / config.embedding_size)
-        if fits(config) and self.network.credited:
-            self.network.one_pass = OnePass(config, self.network.propagation, self.parameters, self.optimiser)
+        self.update = Update(config, self.network)
         self.usual = Usual(config.learning.far_threshold)
         self.opponents = Opponents(config.features, config.embedding_size, like, measured=measured)
         self.rank = RankWindow(config.embedding_size, like)
@@ -98,33 +92,42 @@ class Learner:
         predictor is an opponent too. Raises :class:`ModelError` where z has another length; z that is not
         finite, or far stronger than usual, is a refused step, not an error.
         """
-        z, own = self._features(z), self.own.get(stream) or self.blank()
+        here, own = self._features(z), self.own.get(stream) or self.blank()
         own = replace(own, fresh=True) if start and not own.fresh else own
-        strength = energy(z)
+        strength = energy(here)
         if not math.isfinite(strength):
             return self._refuse(stream, own, "the features are not finite")
-        if is_repeat(z, own.kept, self.config.learning.repeat_threshold):  # 0
+        if is_repeat(here, own.here, self.config.learning.repeat_threshold):  # 0
             return self._unmoved(stream, own, "repeat")
         if (far := self.usual.take(strength)) is not None:
             return self._unmoved(stream, own, "refused", far)
-        own, flushed = self._begin(own) if own.fresh else (own, 0.0)  # 1
+        z, later = upload(here, self._like), Later()
+        own, flushed = self._begin(own, later) if own.fresh else (own, nowhere)  # 1
         guesses = self._guesses(own, marked)
         new = self._imagine(own, guesses, z)  # 2
         attempt = self._attempt(own, new, guesses, look)  # 3, 4, 5 and the gradients of 6
         if (reason := unfit(new, attempt, learning=self.learning)) is not None:
             return self._refuse(stream, own, reason)
         self._show(stream, own, new, z, attempt)
-        if self.network.one_pass is None:
-            credit, cut = self.network.credit(own, new, z, self._room)  # 8, with the weights of 2
-            own, changed = self._learn(own, new, attempt)  # 6, 7
-        else:
-            credit, cut, changed = self._learn_in_one_pass(self.network.one_pass, own, new, attempt, z)  # 6, 8, then 7
-        self.own[stream] = self._move(own, new, credit, z, look)  # 9
+        step = self.update.step(own, new, attempt if self.learning else None, z, self._room, later)  # 6, 7, 8
+        self._remember(own, new, z, attempt, marked)  # 10
+        rank, y = self.rank.ask(later), later.ask(new.y)
+        later.read()
+        credit, cut = step.settle()
         if credit.values is not own.sensitivities.values:
             self._room = own.sensitivities.values
-        self._remember(own, new, z, attempt, marked)  # 10
+        self.own[stream] = self._move(step.own, new, credit, z, here, look)  # 9
         self.cut_units += cut
-        return self._outcome(own, new, attempt, math.hypot(flushed, changed), cut)
+        return Outcome(
+            prediction_error=attempt.errors[0] if attempt else None,
+            trivial=by_name(attempt.errors[1:] if attempt else None),
+            embedding=later.array(y),
+            position=own.position,
+            effective_rank=rank(),
+            update_norm=math.hypot(flushed(), step.changed()),
+            action_error=attempt.action_error if attempt else None,
+            cut_units=cut,
+        )
 
     def _guesses(self, own: StreamState, marked: bool) -> Guesses | None:
         """Simple guesses of what comes, from what came before it; None at a sequence's start."""
@@ -148,77 +151,15 @@ class Learner:
             own, new, guesses, look, self.opponents, wanted=wanted, shown=shown, room=self._room
         )
 
-    def _begin(self, own: StreamState) -> tuple[StreamState, float]:
+    def _begin(self, own: StreamState, later: Later) -> tuple[StreamState, Norm]:
         """A sequence starts: what is left of the last one's gradients is applied, its state forgotten."""
-        changed = self._apply(own.pending) if own.pending is not None and self.learning else 0.0
-        return replace(self.blank(), kept=own.kept, fresh=False, embedding=own.embedding), changed
-
-    def _learn(self, own: StreamState, new: Imagined, attempt: Attempt | None) -> tuple[StreamState, float]:
-        """Weights change, now or when the sequence or its k steps are over; the norm of the change."""
-        if attempt is None or not self.learning:
-            return own, 0.0
-        choices, position = self.config.learning, own.position
-        last = position + 1 == choices.sequence_length
-        pending = own.pending
-        counts = choices.losses in ("step", "sequence") or position % int(choices.losses) == 0
-        if attempt.gradient is not None and counts:
-            summed = pending is not None and choices.losses != "sequence"
-            pending = pending + attempt.gradient if summed and pending is not None else attempt.gradient
-        due = choices.update == "step" or (choices.update != "sequence" and position % int(choices.update) == 0)
-        changed = 0.0
-        if pending is not None and (last or (due and choices.losses != "sequence")):
-            changed, pending = self._apply(pending), None
-        changed = math.hypot(changed, self._fit(new, attempt))
-        return (own if pending is own.pending else replace(own, pending=pending)), changed
-
-    def _apply(self, gradient: Tensor) -> float:
-        """One step of the optimiser, with V's way back to orthonormal; the norm of the change."""
-        choices = self.config.learning
-        delta = self.optimiser.step(gradient, self._rate_vector)
-        if self._goes_back(self.optimiser.steps):
-            part = self.parameters.split(delta)["V"]
-            way, share = way_to_orthogonal(self.network.weights["V"] + part, choices.retraction)
-            part.add_(way, alpha=share)
-        self.parameters.flat.add_(delta)
-        return math.sqrt(energy(delta))
-
-    def _goes_back(self, step: int) -> bool:
-        """Whether V goes towards orthonormal at this step of the optimiser."""
-        choices = self.config.learning
-        return choices.retraction > 0.0 and "V" in self.parameters.learned and step % choices.retraction_every == 0
-
-    def _fit(self, new: Imagined, attempt: Attempt) -> float:
-        """7, where the predictor is fitted by least squares; the norm of the change."""
-        rls = self.network.rls
-        return 0.0 if rls is None else rls.learn(attempt.reading.phi, attempt.predicted.p - new.y)
-
-    def _learn_in_one_pass(
-        self, one_pass: Pass, own: StreamState, new: Imagined, attempt: Attempt | None, z: Tensor
-    ) -> tuple[Sensitivities, int, float]:
-        """Gradient, weights and sensitivities together, see model/one_pass.py; units cut, the norm of the change."""
-        passed = attempt.passed if attempt is not None and self.learning else None
-        weights, v = self.network.weights, self.network.weights["V"]
-        goes_back = passed is not None and self._goes_back(self.optimiser.steps + 1)
-        before = v.clone() if goes_back else None
-        partials = self.network.circuit.partials(new.settled, new.x)
-        down = None if passed is None else passed.down
-        made = one_pass.step(own.sensitivities, partials, weights, own.state, z, down, self._rates)
-        squares = made.squares
-        if passed is not None and passed.rest.numel():
-            delta = self.optimiser.change(passed.rest, self._rate_vector[one_pass.rest], one_pass.rest)
-            self.parameters.flat[one_pass.rest].add_(delta)
-            squares += energy(delta)
-        if before is not None:
-            way, share = way_to_orthogonal(v, self.config.learning.retraction)
-            squares -= energy(v - before)
-            squares += energy(v.add_(way, alpha=share) - before)
-        fitted = self._fit(new, attempt) if attempt is not None and self.learning else 0.0
-        return made.credit, made.cut, math.hypot(math.sqrt(max(squares, 0.0)), fitted)
+        changed = self.update.apply(own.pending, later) if own.pending is not None and self.learning else nowhere
+        return replace(self.blank(), kept=own.kept, here=own.here, fresh=False, embedding=own.embedding), changed
 
     def _move(
-        self, own: StreamState, new: Imagined, credit: Sensitivities, z: Tensor, look: Look | None
+        self, own: StreamState, new: Imagined, credit: Sensitivities, z: Tensor, here: Tensor, look: Look | None
     ) -> StreamState:
-        """The stream after the step."""
+        """The stream after the step; ``here`` is z on the host."""
         places = own.places
         if places is not None and look is not None:
             places = place_memory.write(places, look, z, place_memory.DECAYS[self.config.predictor.place_memory])
@@ -228,6 +169,7 @@ class Learner:
             fresh=own.position + 1 == self.config.learning.sequence_length,
             position=own.position + 1,
             kept=z,
+            here=here,
             look=look,
             seen=own.seen + z,
             places=places,
@@ -269,21 +211,9 @@ class Learner:
             )
         )
 
-    def _outcome(self, own: StreamState, new: Imagined, attempt: Attempt | None, changed: float, cut: int) -> Outcome:
-        return Outcome(
-            prediction_error=attempt.errors[0] if attempt else None,
-            trivial=by_name(attempt.errors[1:] if attempt else None),
-            embedding=_array(new.y),
-            position=own.position,
-            effective_rank=self.rank.rank(),
-            update_norm=changed,
-            action_error=attempt.action_error if attempt else None,
-            cut_units=cut,
-        )
-
     def _refuse(self, stream: str, own: StreamState, reason: str) -> Outcome:
         """Weights and statistics stay; the stream begins anew."""
-        self.own[stream] = replace(self.blank(), kept=own.kept)
+        self.own[stream] = replace(self.blank(), kept=own.kept, here=own.here)
         return self._skipped(self.own[stream], 0 if own.fresh else own.position, "refused", reason)
 
     def _unmoved(self, stream: str, own: StreamState, skipped: str, reason: str | None = None) -> Outcome:
@@ -295,8 +225,8 @@ class Learner:
         return Outcome(None, by_name(None), _array(own.embedding), position, self.rank.rank(), 0.0, skipped, reason)
 
     def _features(self, z: np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """A copy of z, checked for its shape."""
-        found = torch.as_tensor(z).to(self._like, copy=True)
+        """A copy of z on the host, checked for its shape."""
+        found = torch.as_tensor(z).to("cpu", self.dtype, copy=True)
         if found.shape != (self.config.features,):
             raise ModelError(f"z has shape {tuple(found.shape)}; this model takes {self.config.features} features")
         return found
@@ -312,6 +242,7 @@ class Learner:
             fresh=True,
             position=0,
             kept=None,
+            here=None,
             look=None,
             seen=like.new_zeros(config.features),
             places=place_memory.empty(config.features, like) if remembers else None,
@@ -344,20 +275,19 @@ class Learner:
     @property
     def rates(self) -> dict[str, float]:
         """Learning rates by part; only what is learned has one."""
-        return dict(self._rates)
+        return dict(self.update.rates)
+
+    @property
+    def optimiser(self) -> Optimiser:
+        """What makes gradients a change."""
+        return self.update.optimiser
 
     def set_rates(self, rates: dict[str, float]) -> None:
         """Change some rates.
 
         Raises :class:`ModelError`, nothing changed, for an unknown part or a rate not in [0, 1].
         """
-        for name, rate in rates.items():
-            if name not in self._rates:
-                raise ModelError(f"no rate {name!r}; this model has {', '.join(self._rates) or 'none'}")
-            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate <= 1.0:
-                raise ModelError(f"rate {name} is {rate!r}; it must be a number from 0 to 1")
-        self._rates |= {name: float(rate) for name, rate in rates.items()}
-        self._rate_vector = self.parameters.rates(self._rates)
+        self.update.set_rates(rates)
 
     @torch.no_grad()
     def embed(self, z: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -369,7 +299,7 @@ class Learner:
         if not math.isfinite(energy(found)):
             raise ModelError("the features are not finite: nothing was embedded")
         settled = self.network.circuit.settle(self.network.weights, self.blank().state)
-        state = self.network.circuit.step(settled, self.network.weights["V"] @ found)
+        state = self.network.circuit.step(settled, self.network.weights["V"] @ upload(found, self._like))
         return _array(self.network.weights["U"] @ state.flatten())
 
     def all_weights(self) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from model.action import Look
 from model.config import ModelConfig
-from model.guard import energy
+from model.guard import energy, squares
+from model.host import Later
 from model.one_pass import Pass
 from model.parameters import CREDITED, GROUPS, Parameters
 from model.prediction import Predicted, Reading, distance_gradient, distances, make_predictor
@@ -63,6 +64,8 @@ class Attempt(NamedTuple):
     predicted: Predicted
     errors: list[float]
     """The learner's, then those of the guesses' embeddings and of what was carried."""
+    strength: float
+    """y'.y' of the target: finite only if the state is."""
     action_error: float | None
     """Half mean square error of the action head, where there is one."""
     back: Tensor | None
@@ -70,6 +73,8 @@ class Attempt(NamedTuple):
     gradient: Tensor | None
     """Laid out as the parameters; None where nothing is to be learned, or where it is ``passed`` on and known to be
     finite."""
+    steepness: float | None
+    """The sum of squares of ``gradient``."""
     passed: Passed | None = None
     """None where nothing is to be learned, or not in one pass."""
 
@@ -164,18 +169,33 @@ class Network:
         reading = self.reader.reading(new.y_before, opponents.mean, opponents.deviation, told.numbers, new.carried[0])
         predicted = self.predictor.predict(self.weights, reading)
         every = torch.cat([predicted.p.unsqueeze(0), guesses.embeddings, new.carried[1:]])
-        errors = distances(every, new.y, self.config.distance).tolist()
         missed = self._missed(told, reading)
-        action_error = None if missed is None else float(missed @ missed) * 0.25
         back, gradient, passed = None, None, None
+        parts: dict[str, Tensor] = {}
         if wanted and self.parameters.learned:
             back, parts = self._back(own, new, reading, predicted, missed)
             if self.one_pass is not None:
                 passed = Passed(self._down(own, back), self.parameters.gather(parts, self.one_pass.rest_names))
-                shown = shown or not self.one_pass.surely_finite(own.sensitivities, passed.down, passed.rest)
             if self.one_pass is None or shown:
                 gradient = self._gradient(own, back, parts, room)
-        return Attempt(told, reading, predicted, errors, action_error, back, gradient, passed)
+        later = Later()
+        errors, strength = later.ask(distances(every, new.y, self.config.distance)), later.ask(squares(new.y))
+        action = None if missed is None else later.ask(missed @ missed)
+        looked_at = [gradient] if gradient is not None else [] if passed is None else [passed.down, passed.rest]
+        sizes = [later.ask(squares(part)) for part in looked_at]
+        later.read()
+        steepness = None if gradient is None else later.one(sizes[0])
+        if back is not None and gradient is None and not self._surely_finite(own, later, sizes):
+            gradient = self._gradient(own, back, parts, room)
+            steepness = energy(gradient)
+        return Attempt(
+            told, reading, predicted, later.all(errors), later.one(strength),
+            None if action is None else later.one(action) * 0.25, back, gradient, steepness, passed,
+        )  # fmt: skip
+
+    def _surely_finite(self, own: StreamState, later: Later, sizes: list[int]) -> bool:
+        one_pass, (down, rest) = self.one_pass, map(later.one, sizes)
+        return one_pass is None or one_pass.surely_finite(own.sensitivities, down, rest)
 
     def _missed(self, told: Told, reading: Reading) -> Tensor | None:
         """2: what the action head, A [phi's part of y; 1], says of the saccade, less the saccade."""
@@ -225,17 +245,21 @@ class Network:
 
     def credit(
         self, own: StreamState, new: Imagined, z: Tensor, room: Tensor | None = None
-    ) -> tuple[Sensitivities, int]:
-        """The sensitivities of the next state, in ``room`` where there is one; how many units were over the limit and
-        start from zero."""
+    ) -> tuple[Sensitivities, Tensor | None]:
+        """The sensitivities of the next state, in ``room`` where there is one, and the sum of their squares: to be
+        given to :meth:`cut`, unless there are none."""
         if not self.credited:
-            return own.sensitivities, 0
+            return own.sensitivities, None
         partials = self.circuit.partials(new.settled, new.x)
         one_step = self.config.learning.credit == "one-step"
         jacobian = None if one_step else self.propagation.jacobian(partials, self.weights)
         drives = self.propagation.drives(partials, own.state, z, room)
         credit = self.propagation.advance(own.sensitivities, jacobian, drives)
-        return self.propagation.cut(credit, self.config.sensitivity_limit)
+        return credit, squares(credit.values)
+
+    def cut(self, credit: Sensitivities, strength: float) -> tuple[Sensitivities, int]:
+        """``credit`` without the units that are over the limit, which start from zero; how many these were."""
+        return self.propagation.cut(credit, self.config.sensitivity_limit, strength)
 
 
 def unfit(new: Imagined, attempt: Attempt | None, *, learning: bool) -> str | None:
@@ -243,12 +267,12 @@ def unfit(new: Imagined, attempt: Attempt | None, *, learning: bool) -> str | No
 
     Without ``learning`` a gradient is for show, and stops nothing.
     """
-    if not math.isfinite(energy(new.y)):
+    if not math.isfinite(energy(new.y) if attempt is None else attempt.strength):
         return "the state is not finite"
     if attempt is None:
         return None
     if not math.isfinite(attempt.errors[0]):
         return "the prediction error is not finite"
-    if learning and attempt.gradient is not None and not math.isfinite(energy(attempt.gradient)):
+    if learning and attempt.steepness is not None and not math.isfinite(attempt.steepness):
         return "the gradient is not finite"
     return None

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.guard import energy
 from model.optimiser import Optimiser, Rule
 from model.parameters import GROUPS, Parameters
 from model.rfp import Propagation, Sensitivities
@@ -70,9 +69,11 @@ class Step(NamedTuple):
 
     credit: Sensitivities
     """S, where it was."""
-    squares: float
-    """sum dw^2 of the weights in it."""
-    cut: int
+    squares: Tensor | None = None
+    """sum dw^2 of the weights in it; None where nothing was learned."""
+    reach: Tensor | None = None
+    """2: the least and the largest number of S, not yet looked at; None where what passed the limit was cut."""
+    cut: int = 0
     """Units whose sensitivities passed the limit and start again from zero."""
 
 
@@ -83,8 +84,9 @@ class Pass(Protocol):
     """Of the flat parameters: those through which no credit passes, and which are not its own."""
     rest_names: list[str]
 
-    def surely_finite(self, credit: Sensitivities, back: Tensor, rest: Tensor) -> bool:
-        """Whether no number of the gradient can be anything but finite."""
+    def surely_finite(self, credit: Sensitivities, back: float, rest: float) -> bool:
+        """Whether no number of the gradient can be anything but finite; from the sums of squares of dE/ds, and of the
+        gradient of the other weights."""
         ...
 
     def step(
@@ -102,10 +104,10 @@ class Pass(Protocol):
 
 
 class Kernel(Protocol):
-    """One way through memory. Changes S, weights and moments; gives sum dw^2 and the rows past ``limit``."""
+    """One way through memory: changes S, weights and moments."""
 
-    def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:
-        """``values``: n x 2 x F."""
+    def run(self, credit: Sensitivities, known: Known, rule: Rule | None, limit: float) -> Step:
+        """With the rows past ``limit`` cut, or S's reach told. ``credit``: n x 2 x F."""
         ...
 
 
@@ -140,12 +142,12 @@ class OnePass:
         self.rest_names = [name for name in parameters.learned if name not in propagation.columns]
         self._kernel = _kernel(config, self._segments, flat, optimiser)
 
-    def surely_finite(self, credit: Sensitivities, back: Tensor, rest: Tensor) -> bool:
-        """Whether (1) says so, and ``rest``, the gradient of the other weights; half the range is left to rounding."""
+    def surely_finite(self, credit: Sensitivities, back: float, rest: float) -> bool:
+        """Whether (1) says so, and ``rest``; half the range is left to rounding."""
         if credit.within is None:
             return False
-        most = 2.0 * credit.values.shape[-1] * credit.within * credit.within * energy(back)
-        return most + energy(rest) < torch.finfo(back.dtype).max / 2.0
+        most = 2.0 * credit.values.shape[-1] * credit.within * credit.within * back
+        return most + rest < torch.finfo(credit.values.dtype).max / 2.0
 
     def step(
         self,
@@ -170,8 +172,14 @@ class OnePass:
         rule = None if back is None else self._optimiser.begin()
         chosen = [rates.get(GROUPS[part.name], 0.0) for part in self._segments]
         known = Known(jacobian, factors, self._sources, back, chosen)
-        squares, cut = self._kernel.run(credit.values, known, rule, self._limit)
-        return Step(Sensitivities(credit.values, self._limit), squares, cut)
+        return self._kernel.run(Sensitivities(credit.values, self._limit), known, rule, self._limit)
+
+
+def cut(credit: Sensitivities, limit: float) -> int:
+    """Units whose sensitivities pass ``limit`` or are not finite start again from zero, in place; how many."""
+    over = ~(credit.values.abs().amax(dim=(1, 2)) <= limit)
+    credit.values.masked_fill_(over.view(-1, 1, 1), 0.0)
+    return int(over.sum())
 
 
 def _kernel(config: ModelConfig, segments: list[Segment], flat: Tensor, optimiser: Optimiser) -> Kernel:
@@ -192,8 +200,9 @@ class Tiles:
         self._scratch = flat.new_empty(2, tile if flat.device.type == "cpu" else 0)
         self._widest = widest
 
-    def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:
+    def run(self, credit: Sensitivities, known: Known, rule: Rule | None, limit: float) -> Step:
         """See :class:`Kernel`."""
+        values = credit.values
         units = values.shape[0]
         if self._scratch.shape[1] == 0:  # one tile: caches are no concern there
             self._scratch = self._flat.new_empty(2, units * self._widest)
@@ -210,12 +219,8 @@ class Tiles:
                 self._advance(pair, known.jacobian[tile], known.factors[index, :, tile], source)
             ends.append(torch.stack(torch.aminmax(values[tile])))
         low, high = torch.stack(ends).unbind(dim=1)
-        cut = 0
-        if not (float(low.min()) >= -limit and float(high.max()) <= limit):  # NaN is neither
-            over = ~(values.abs().amax(dim=(1, 2)) <= limit)
-            values.masked_fill_(over.view(-1, 1, 1), 0.0)
-            cut = int(over.sum())
-        return float(torch.stack(squares).sum()) if squares else 0.0, cut
+        reach = torch.stack([low.min(), high.max()])
+        return Step(credit, torch.stack(squares).sum() if squares else None, reach)
 
     def _spare(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Two scratch matrices of the shape of ``like``."""

@@ -10,17 +10,16 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.errors import ModelError
+from model.one_pass import Known, Segment, Step
 from model.optimiser import Rule
-
-if TYPE_CHECKING:
-    from model.one_pass import Known, Segment
+from model.rfp import Sensitivities
 
 Row = Any
 """Of one weight, of one unit: a vector."""
@@ -144,8 +143,9 @@ class Compiled:
         self._cores = cores()
         self._pool = ThreadPoolExecutor(max(1, self._cores - 1), thread_name_prefix="dense-step")
 
-    def run(self, values: Tensor, known: Known, rule: Rule | None, limit: float) -> tuple[float, int]:
+    def run(self, credit: Sensitivities, known: Known, rule: Rule | None, limit: float) -> Step:
         """See :class:`model.one_pass.Kernel`."""
+        values = credit.values
         units = values.shape[0]
         how, back, rates = _NOTHING, known.jacobian[:, 0].t(), known.rates
         self._numbers[6] = limit
@@ -171,7 +171,8 @@ class Compiled:
         for other in others:
             if not other.cancel():  # it began
                 other.result()
-        return float(squares.sum(dtype=np.float64)), int((past > 0).sum())
+        learned = None if how == _NOTHING else torch.tensor(squares.sum(dtype=np.float64))
+        return Step(credit, learned, cut=int((past > 0).sum()))
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from model.action import Look, bumps
+from model.host import upload
 
 COLUMNS, ROWS = 12, 6
 _WRITE = 0.7
@@ -66,4 +67,4 @@ def _closeness(look: Look, like: Tensor) -> Tensor:
     (x, y), (width, height) = look.degrees, look.frame_deg
     across = bumps(x, width, COLUMNS, max(_SIGMA_DEG, _SIGMA_CELLS * width / COLUMNS))
     down = bumps(y, height, ROWS, max(_SIGMA_DEG, _SIGMA_CELLS * height / ROWS))
-    return torch.from_numpy(np.outer(down, across).ravel()).to(like)
+    return upload(torch.from_numpy(np.outer(down, across).ravel()), like)

@@ -11,9 +11,12 @@ lowers it honestly.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from model.host import Later
 
 WINDOW = 1000
 _AT_LEAST = 100
@@ -48,15 +51,26 @@ class RankWindow:
             self.total.add_(newest)
 
     def rank(self) -> float | None:
-        """Equation (1); None before there are 100 embeddings, where they don't differ, or are too large to say."""
+        """Equation (1); None before there are 100 embeddings, or where they don't differ or are too large to say."""
+        later = Later()
+        rank = self.ask(later)
+        later.read()
+        return rank()
+
+    def ask(self, later: Later) -> Callable[[], float | None]:
+        """:meth:`rank` of what is held now, to be asked when ``later`` was read."""
         held = min(self.count, WINDOW)
         if held < _AT_LEAST:
-            return None
+            return lambda: None
         mean = self.total / held
         flat = self.gram.view(-1)
-        inner = float(mean @ mean)
-        trace = float(self.gram.diagonal().sum()) / held - inner
-        squared = float(flat @ flat) / held**2 - 2.0 * float(mean @ (self.gram @ mean)) / held + inner * inner
+        terms = mean @ mean, self.gram.diagonal().sum(), flat @ flat, mean @ (self.gram @ mean)
+        places = [later.ask(term) for term in terms]
+        return lambda: self._rank(held, *(later.one(place) for place in places))
+
+    def _rank(self, held: int, inner: float, diagonal: float, whole: float, along: float) -> float | None:
+        trace = diagonal / held - inner
+        squared = whole / held**2 - 2.0 * along / held + inner * inner
         if not (math.isfinite(squared) and squared > 0.0 and trace > 1e-9 * inner):
             return None
         return min(max(trace * trace / squared, 1.0), float(self.total.numel()))

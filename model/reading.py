@@ -16,6 +16,7 @@ from torch import Tensor
 from model import place_memory
 from model.action import ACTION_SIZE, Look, action, nearness
 from model.config import ModelConfig
+from model.host import upload
 from model.place_memory import PlaceMemory
 from model.prediction import VARIANCE_FLOOR, Reading
 
@@ -65,7 +66,7 @@ class Reader:
         parts: list[Tensor] = []
         aim, moments = None, self.moments
         if self._choices.action == "gaze" or self._choices.action_head:
-            normalised, moments = self._normalise(action(here, there).to(z))
+            normalised, moments = self._normalise(upload(action(here, there), z))
             aim = normalised[_SACCADE]
             if self._choices.action == "gaze":
                 parts.append(normalised)

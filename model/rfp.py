@@ -19,13 +19,13 @@ off-diagonal Jacobian vanishes. (Checked against back-propagation through time i
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.guard import energy
 from model.rgc import Circuit, Partials, Weights
 
 
@@ -43,6 +43,12 @@ def is_exact(config: ModelConfig) -> bool:
     return config.gates != "dense" and config.learning.credit == "rfp"
 
 
+@cache
+def _places(of: tuple[int, ...], device: torch.device) -> Tensor:
+    """``of`` as an index, which goes to a device once; not to be changed."""
+    return torch.tensor(of, dtype=torch.long, device=device)
+
+
 class Propagation:
     """Zero, advance and gradient of the sensitivities of one circuit, with V of n x ``features``.
 
@@ -52,7 +58,7 @@ class Propagation:
     def __init__(self, circuit: Circuit, features: int) -> None:
         self.circuit = circuit
         cell, b = circuit.cell, circuit.block
-        self._reads = torch.tensor([gate.reads for gate in cell.gates], dtype=torch.long)
+        self._reads = tuple(gate.reads for gate in cell.gates)
         per_row = circuit.units if circuit.gates == "dense" else b
         widths = {name: b * per_row for name in circuit.gate_names} | {name: b for name in cell.own}
         widths["V"] = b * features
@@ -78,7 +84,7 @@ class Propagation:
             dense = circuit.gates == "dense"
             own = torch.stack([weights[gate.name].diagonal() if dense else weights[gate.name] for gate in gates])
             through = partials.gates * own.unsqueeze(1)  # G x K x n
-            a = a.index_add(1, self._reads.to(a.device), through.transpose(0, 1))
+            a = a.index_add(1, _places(self._reads, a.device), through.transpose(0, 1))
         return a.permute(2, 0, 1).contiguous()
 
     def _block_jacobian(self, partials: Partials, weights: Weights) -> Tensor:
@@ -90,7 +96,7 @@ class Propagation:
         a.diagonal(dim1=2, dim2=4).copy_(direct)
         moved = partials.gates.view(-1, components, circuit.units // b, b).permute(2, 1, 3, 0)
         blocks = torch.stack([weights[gate.name] for gate in circuit.cell.gates], dim=2)  # n/b x b x G x b
-        a.index_add_(3, self._reads.to(a.device), moved.unsqueeze(-1) * blocks.unsqueeze(1))
+        a.index_add_(3, _places(self._reads, a.device), moved.unsqueeze(-1) * blocks.unsqueeze(1))
         return a.view(-1, components * b, components * b)
 
     def drives(self, partials: Partials, state: Tensor, z: Tensor, room: Tensor | None = None) -> Tensor:
@@ -147,11 +153,14 @@ class Propagation:
         total = torch.mul(by_block.unsqueeze(-1), sensitivities.values, out=room).sum(dim=1)
         return dict(zip(self.columns, torch.split(total, self._widths, dim=1), strict=True))
 
-    def cut(self, sensitivities: Sensitivities, limit: float) -> tuple[Sensitivities, int]:
-        """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units."""
+    def cut(self, sensitivities: Sensitivities, limit: float, strength: float) -> tuple[Sensitivities, int]:
+        """Units (blocks) whose sensitivities pass ``limit`` or are not finite start again from zero; how many units.
+
+        ``strength``: the sum of all their squares.
+        """
         values = sensitivities.values
-        if energy(values) < 0.5 * limit * limit:  # then no number passes it, and all are finite
-            return Sensitivities(values, limit), 0
+        if strength < 0.5 * limit * limit:  # then no number passes it, and all are finite
+            return sensitivities, 0
         low, high = torch.aminmax(values)
         if float(low) >= -limit and float(high) <= limit:
             return sensitivities, 0

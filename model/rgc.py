@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.host import number
 
 Weights = dict[str, Tensor]
 
@@ -274,5 +275,5 @@ def way_to_orthogonal(v: Tensor, most: float) -> tuple[Tensor, float]:
     scale = max(1.0, n / m)
     gram = v.T @ v if n > m else v @ v.T
     squared = v @ gram if n > m else gram @ v
-    largest = float(gram.abs().sum(dim=1).amax()) / scale
+    largest = number(gram.abs().sum(dim=1).amax()) / scale
     return v - squared / scale, min(most, 0.5 / max(largest - 1.0, 0.5))

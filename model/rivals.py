@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.guard import energy
+from model.guard import squares
 from model.learner import Learner
 from model.one_pass import Step
 from model.rfp import Sensitivities
@@ -44,7 +44,7 @@ class Credit:
         self.gradient: Weights = {}
         """The last one, by name."""
 
-    def surely_finite(self, credit: Sensitivities, back: Tensor, rest: Tensor) -> bool:
+    def surely_finite(self, credit: Sensitivities, back: float, rest: float) -> bool:
         """A benchmark's features are: nothing is looked for."""
         return True
 
@@ -65,13 +65,13 @@ class Credit:
         """As :meth:`model.one_pass.OnePass.step`; ``credit`` is left alone."""
         raise NotImplementedError
 
-    def _use(self, parts: Weights, rates: dict[str, float]) -> float:
+    def _use(self, parts: Weights, rates: dict[str, float]) -> Tensor:
         """The optimiser's step with the gradient ``parts``; sum dw^2."""
         self.gradient = parts
         gathered = self._parameters.gather(parts, self._names)
         delta = self._optimiser.change(gathered, self._parameters.rates(rates)[self._place], self._place)
         self._parameters.flat[self._place].add_(delta)
-        return energy(delta)
+        return squares(delta)
 
 
 class Rival(Learner):
@@ -130,7 +130,7 @@ class FullRtrl(Credit):
             torch.mm(jacobian, part, out=self._next[name])
         self._influence, self._next = self._next, self._influence
         self._drive(partials, state, z)
-        return Step(credit, self._use(parts, rates) if parts else 0.0, 0)
+        return Step(credit, self._use(parts, rates) if parts else None)
 
     def _whole(self, partials: Partials) -> Tensor:
         """J, Kn x Kn."""

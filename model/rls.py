@@ -11,9 +11,12 @@ by sqrt(1 / (prior R_ii)). (Haykin, Adaptive Filter Theory, chapter 10; the limi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from model.host import Later, Number, unwaited
 
 _LIMIT_EVERY = 200
 
@@ -30,17 +33,25 @@ class RecursiveLeastSquares:
 
     def learn(self, phi: Tensor, error: Tensor) -> float:
         """Equations (1) and (2) with ``error`` = prediction - target (q); the norm of the change of P."""
+        later = Later()
+        norm = self.learn_later(phi, error, later)
+        later.read()
+        return norm()
+
+    def learn_later(self, phi: Tensor, error: Tensor, later: Later) -> Callable[[], float]:
+        """:meth:`learn`, the norm to be asked when ``later`` was read."""
         error = error.to(torch.float64)
         r, denominator = self.update(phi, error)
-        return math.sqrt(float(error @ error) * float(r @ r)) / denominator
+        of_error, of_r, divided = later.ask(error @ error), later.ask(r @ r), later.ask(denominator)
+        return lambda: math.sqrt(later.one(of_error) * later.one(of_r)) / later.one(divided)
 
-    def update(self, phi: Tensor, error: Tensor) -> tuple[Tensor, float]:
+    def update(self, phi: Tensor, error: Tensor) -> tuple[Tensor, Number]:
         """:meth:`learn` where nobody asks how far P went; r and what it was divided by."""
         phi, error = phi.to(torch.float64), error.to(torch.float64)
         r = self.inverse @ phi
-        denominator = self._forgetting + float(phi @ r)
-        self.weights.addr_(error, r, alpha=-1.0 / denominator)
-        self.inverse.addr_(r, r, beta=1.0 / self._forgetting, alpha=-1.0 / (self._forgetting * denominator))
+        denominator = unwaited(phi @ r) + self._forgetting
+        self.weights.addr_(error * (-1.0 / denominator), r)
+        self.inverse.addr_(r * (-1.0 / (denominator * self._forgetting)), r, beta=1.0 / self._forgetting)
         self.steps += 1
         if self.steps % _LIMIT_EVERY == 0:
             self._limit()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.guard import energy
+from model.host import Later
 from model.learner import Learner, Outcome
 from model.network import Attempt, Imagined, Network
 from model.rank import RankWindow
@@ -49,9 +50,9 @@ class SpatialNetwork(Network):
 
     def credit(
         self, own: StreamState, new: Imagined, z: Tensor, room: Tensor | None = None
-    ) -> tuple[Sensitivities, int]:
+    ) -> tuple[Sensitivities, Tensor | None]:
         """See :class:`Network`."""
-        return own.sensitivities, 0
+        return own.sensitivities, None
 
     def _gradient(self, own: StreamState, back: Tensor, parts: dict[str, Tensor], room: Tensor | None = None) -> Tensor:
         names = self.parameters.learned
@@ -61,12 +62,7 @@ class SpatialNetwork(Network):
 class SpatialLearner(Learner):
     """A learner with a :class:`SpatialNetwork`: the same start, statistics and predictions."""
 
-    def __init__(
-        self, config: ModelConfig, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> None:
-        super().__init__(config, seed=seed, device=device, dtype=dtype)
-        self.network = SpatialNetwork(config, torch.Generator().manual_seed(seed), self._like)
-        self.parameters = self.network.parameters
+    of = SpatialNetwork
 
 
 class SideBySide:
@@ -149,7 +145,10 @@ class _Held(Learner):
 
     def change(self, gradient: Tensor) -> float:
         """One step of the optimiser; the norm of the change."""
-        return self._apply(gradient)
+        later = Later()
+        changed = self.update.apply(gradient, later)
+        later.read()
+        return changed()
 
 
 class _HeldSpatial(_Held, SpatialLearner):

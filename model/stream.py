@@ -29,6 +29,8 @@ class StreamState:
     """Of the next fixation in its sequence; 0 where it has nothing before it."""
     kept: Tensor | None
     """z of the last fixation kept: the repeat guard's, and the one before the next where ``position`` is above 0."""
+    here: Tensor | None
+    """The same, on the host."""
     look: Look | None
     """Where that was seen."""
     seen: Tensor
@@ -69,6 +71,7 @@ def unpack(name: str, blank: StreamState, tensors: dict[str, Tensor], meta: dict
     def needed(key: str) -> Tensor:
         return tensors[f"streams/{name}/{key}"].to(blank.state, copy=True)
 
+    kept = maybe("kept")
     told = meta["look"]
     look = None
     if told is not None:
@@ -83,7 +86,8 @@ def unpack(name: str, blank: StreamState, tensors: dict[str, Tensor], meta: dict
         sensitivities=Sensitivities(needed("sensitivities")),
         fresh=bool(meta["fresh"]),
         position=int(meta["position"]),
-        kept=maybe("kept"),
+        kept=kept,
+        here=None if kept is None else kept.cpu(),
         look=look,
         seen=needed("seen"),
         places=places,

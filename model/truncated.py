@@ -231,9 +231,9 @@ class Truncated(Credit):
                 parts = self._back()
         self._keep(partials, state, z)
         if parts is None:
-            return Step(credit, 0.0, 0)
+            return Step(credit)
         self._form()  # the step just made too, before its weights change
-        return Step(credit, self._use(parts, rates), 0)
+        return Step(credit, self._use(parts, rates))
 
     def _keep(self, partials: Partials, state: Tensor, z: Tensor) -> None:
         slot = self._steps % self.reach

@@ -120,9 +120,9 @@ def test_a_unit_over_the_limit_starts_again_alone() -> None:
         values = torch.ones_like(propagation.zero(torch.zeros(1)).values)
         for bad in (2e6, -2e6, float("nan"), float("inf")):
             values[1, 0, 2] = bad
-            cut, units = propagation.cut(rfp.Sensitivities(values), 1e6)
+            cut, units = propagation.cut(rfp.Sensitivities(values), 1e6, float((values * values).sum()))
             assert units == touched
             assert not cut.values[1].any()
             assert bool((cut.values[0] == 1.0).all())
         values[1] = 1e6
-        assert propagation.cut(rfp.Sensitivities(values), 1e6)[1] == 0
+        assert propagation.cut(rfp.Sensitivities(values), 1e6, float((values * values).sum()))[1] == 0

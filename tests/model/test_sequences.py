@@ -68,7 +68,7 @@ class Life:
     seen: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.learner.optimiser = self.written
+        self.learner.update.optimiser = self.written
         self.learner.watch = self._watched
 
     def _watched(self, step: Watched) -> None:
