@@ -57,6 +57,7 @@ class Learner:
         self.config = config
         self._measured = measured
         self.dtype = dtype
+        self._here = torch.zeros(1, dtype=dtype)
         self._like = like = torch.zeros(1, dtype=dtype, device=device)
         self.generator = torch.Generator().manual_seed(seed)
         self.network = self.of(config, self.generator, like)
@@ -226,7 +227,7 @@ class Learner:
 
     def _features(self, z: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """A copy of z on the host, checked for its shape."""
-        found = torch.as_tensor(z).to("cpu", self.dtype, copy=True)
+        found = torch.as_tensor(z).to(self._here, copy=True)
         if found.shape != (self.config.features,):
             raise ModelError(f"z has shape {tuple(found.shape)}; this model takes {self.config.features} features")
         return found

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.guard import squares
 from model.optimiser import Optimiser, Rule
 from model.parameters import GROUPS, Parameters
 from model.rfp import Propagation, Sensitivities
@@ -102,12 +103,20 @@ class Pass(Protocol):
         """One step of the optimiser begun, its weights changed, the credit carried on."""
         ...
 
+    def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
+        """The rest of that step: sum dw^2. ``gradient`` and ``rates`` are of the weights at ``rest``."""
+        ...
+
 
 class Kernel(Protocol):
     """One way through memory: changes S, weights and moments."""
 
     def run(self, credit: Sensitivities, known: Known, rule: Rule | None, limit: float) -> Step:
         """With the rows past ``limit`` cut, or S's reach told. ``credit``: n x 2 x F."""
+        ...
+
+    def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
+        """The step begun, of the weights at ``place``, whose gradient is known: sum dw^2."""
         ...
 
 
@@ -174,6 +183,17 @@ class OnePass:
         known = Known(jacobian, factors, self._sources, back, chosen)
         return self._kernel.run(Sensitivities(credit.values, self._limit), known, rule, self._limit)
 
+    def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
+        """See :class:`Pass`."""
+        return self._kernel.learn_rest(self.rest, gradient, rates)
+
+
+def change(flat: Tensor, optimiser: Optimiser, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
+    """The weights at ``place`` changed in the step begun: sum dw^2."""
+    delta = optimiser.change(gradient, rates, place)
+    flat[place].add_(delta)
+    return squares(delta)
+
 
 def cut(credit: Sensitivities, limit: float) -> int:
     """Units whose sensitivities pass ``limit`` or are not finite start again from zero, in place; how many."""
@@ -187,14 +207,14 @@ def _kernel(config: ModelConfig, segments: list[Segment], flat: Tensor, optimise
         from model.one_pass_compiled import Compiled
 
         return Compiled(segments, flat, optimiser.state)
-    return Tiles(segments, flat, optimiser.state)
+    return Tiles(segments, flat, optimiser)
 
 
 class Tiles:
     """In torch, some rows at a time."""
 
-    def __init__(self, segments: list[Segment], flat: Tensor, moments: dict[str, Tensor]) -> None:
-        self._segments, self._flat, self._moments = segments, flat, moments
+    def __init__(self, segments: list[Segment], flat: Tensor, optimiser: Optimiser) -> None:
+        self._segments, self._flat, self._optimiser, self._moments = segments, flat, optimiser, optimiser.state
         widest = max(part.width for part in segments)
         tile = max(_TILE * torch.get_num_threads(), widest)
         self._scratch = flat.new_empty(2, tile if flat.device.type == "cpu" else 0)
@@ -207,20 +227,24 @@ class Tiles:
         if self._scratch.shape[1] == 0:  # one tile: caches are no concern there
             self._scratch = self._flat.new_empty(2, units * self._widest)
         rows = min(units, self._scratch.shape[1] // self._widest)
-        squares, ends = [], []
+        changes, ends = [], []
         for first in range(0, units, rows):
             tile = slice(first, min(units, first + rows))
             back = None if known.back is None else known.back[:, tile]
             for index, part in enumerate(self._segments):
                 pair = values[tile, :, part.column : part.column + part.width]
                 if rule is not None and back is not None and part.place >= 0:
-                    squares.append(self._learn(pair, part, tile, back, rule, known.rates[index]))
+                    changes.append(self._learn(pair, part, tile, back, rule, known.rates[index]))
                 source = known.sources[index, : part.width]
                 self._advance(pair, known.jacobian[tile], known.factors[index, :, tile], source)
             ends.append(torch.stack(torch.aminmax(values[tile])))
         low, high = torch.stack(ends).unbind(dim=1)
         reach = torch.stack([low.min(), high.max()])
-        return Step(credit, torch.stack(squares).sum() if squares else None, reach)
+        return Step(credit, torch.stack(changes).sum() if changes else None, reach)
+
+    def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
+        """See :class:`Kernel`."""
+        return change(self._flat, self._optimiser, place, gradient, rates)
 
     def _spare(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Two scratch matrices of the shape of ``like``."""

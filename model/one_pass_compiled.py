@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def _learn(h: Row, c: Row, w: Row, dh: One, dc: One, rate: One) -> One:
 def _learn_adam(h: Row, c: Row, w: Row, m: Row, v: Row, dh: One, dc: One, rate: One, numbers: Row) -> One:
     """Adam of one weight's row: sum dw^2. ``numbers``: as :class:`Compiled` lays them out, 0 the last."""
     keep_m, new_m, keep_v, new_v, root, epsilon = numbers[:6]
-    squares = numbers[7]
+    squares = numbers[8]
     for j in range(h.shape[0]):
         g = dh * h[j] + dc * c[j]
         mj = keep_m * m[j] + new_m * g
@@ -57,6 +57,30 @@ def _learn_adam(h: Row, c: Row, w: Row, m: Row, v: Row, dh: One, dc: One, rate: 
         m[j] = mj
         v[j] = vj
         d = rate * mj / (np.sqrt(vj) * root + epsilon)
+        w[j] -= d
+        squares += d * d
+    return squares
+
+
+def _change(w: Row, g: Row, rates: Row, numbers: Row) -> One:
+    """Plain gradient descent of weights whose gradient is ``g``, each at its rate: sum dw^2."""
+    squares = numbers[8]
+    for j in range(g.shape[0]):
+        d = numbers[7] * rates[j] * g[j]
+        w[j] -= d
+        squares += d * d
+    return squares
+
+
+def _change_adam(w: Row, m: Row, v: Row, g: Row, rates: Row, numbers: Row) -> One:
+    """Adam of the same."""
+    keep_m, new_m, keep_v, new_v, root, epsilon, _, scale, squares = numbers
+    for j in range(g.shape[0]):
+        mj = keep_m * m[j] + new_m * g[j]
+        vj = keep_v * v[j] + new_v * (g[j] * g[j])
+        m[j] = mj
+        v[j] = vj
+        d = scale * rates[j] * mj / (np.sqrt(vj) * root + epsilon)
         w[j] -= d
         squares += d * d
     return squares
@@ -76,8 +100,16 @@ def _advance(h: Row, c: Row, a: Any, fh: One, fc: One, source: Row, limit: One) 
     return over
 
 
-def _make(dtype: Any) -> Callable[..., None]:
-    """The pass over some rows, for float32 or float64."""
+class _Made(NamedTuple):
+    """For float32 or float64."""
+
+    rows: Callable[..., None]
+    """The pass over some rows."""
+    rest: Callable[..., float]
+    """The optimiser's step of weights whose gradient is known; sum dw^2."""
+
+
+def _make(dtype: Any) -> _Made:
     try:
         import numba
     except ModuleNotFoundError:
@@ -120,7 +152,14 @@ def _make(dtype: Any) -> Callable[..., None]:
         whole, whole, cube, vector, vector, vector, counts, vector, cube, matrix, cube, matrix, vector, whole,
         vector, whole[::1],
     )  # fmt: skip
-    return numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
+    made_rows = numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
+    change, change_adam = made(_change), made(_change_adam)
+
+    def rest(w: Row, m: Row, v: Row, g: Row, rates: Row, numbers: Row, how: int) -> One:
+        return change_adam(w, m, v, g, rates, numbers) if how == 2 else change(w, g, rates, numbers)
+
+    of_rest = real(vector, vector, vector, vector, vector, vector, whole)
+    return _Made(made_rows, numba.njit(of_rest, fastmath=_FREE, error_model="numpy")(rest))
 
 
 _made = lru_cache(maxsize=None)(_make)
@@ -133,13 +172,13 @@ class Compiled:
         if flat.device.type != "cpu":
             raise ModelError(f"dense_step 'compiled' is for the CPU, not for {flat.device.type}: say dense_step torch")
         self._type = _FLAT[flat.dtype]
-        self._rows = _made(self._type)
+        self._made = _made(self._type)
         self._flat = flat.numpy()
         nothing = np.zeros(1, self._type)
         self._m = moments["m"].numpy() if moments else nothing
         self._v = moments["v"].numpy() if moments else nothing
         self._table = np.array([[part.column, part.width, part.place] for part in segments], np.int64)
-        self._numbers = np.zeros(8, self._type)
+        self._numbers, self._how = np.zeros(9, self._type), _NOTHING
         self._cores = cores()
         self._pool = ThreadPoolExecutor(max(1, self._cores - 1), thread_name_prefix="dense-step")
 
@@ -153,6 +192,7 @@ class Compiled:
             how, back, rates = _ADAM if rule.adam else _SGD, known.back, [rate * rule.scale for rate in rates]
             keep_m, keep_v = rule.keep_m, rule.keep_v
             self._numbers[:6] = keep_m, 1.0 - keep_m, keep_v, 1.0 - keep_v, rule.root, rule.epsilon
+            self._numbers[7], self._how = rule.scale, how
         squares, past = np.empty(units, self._type), np.empty(units, np.int64)
         told = (
             values.numpy(), self._flat, self._m, self._v, self._table, np.array(rates, self._type),
@@ -164,7 +204,7 @@ class Compiled:
 
         def take() -> None:
             for first in left:
-                self._rows(first, min(first + some, units), *told)
+                self._made.rows(first, min(first + some, units), *told)
 
         others = [self._pool.submit(take) for _ in range(self._cores - 1)]
         take()
@@ -173,6 +213,11 @@ class Compiled:
                 other.result()
         learned = None if how == _NOTHING else torch.tensor(squares.sum(dtype=np.float64))
         return Step(credit, learned, cut=int((past > 0).sum()))
+
+    def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
+        """See :class:`model.one_pass.Kernel`."""
+        w, m, v = self._flat[place], *((self._m[place], self._v[place]) if self._how == _ADAM else (self._m, self._v))
+        return torch.tensor(self._made.rest(w, m, v, gradient.numpy(), rates.numpy(), self._numbers, self._how))
 
 
 def cores() -> int:

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.guard import squares
 from model.learner import Learner
-from model.one_pass import Step
+from model.one_pass import Step, change
 from model.rfp import Sensitivities
 from model.rgc import Partials, Weights
 
@@ -69,9 +68,12 @@ class Credit:
         """The optimiser's step with the gradient ``parts``; sum dw^2."""
         self.gradient = parts
         gathered = self._parameters.gather(parts, self._names)
-        delta = self._optimiser.change(gathered, self._parameters.rates(rates)[self._place], self._place)
-        self._parameters.flat[self._place].add_(delta)
-        return squares(delta)
+        of_these = self._parameters.rates(rates)[self._place]
+        return change(self._parameters.flat, self._optimiser, self._place, gathered, of_these)
+
+    def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
+        """See :class:`model.one_pass.Pass`."""
+        return change(self._parameters.flat, self._optimiser, self.rest, gradient, rates)
 
 
 class Rival(Learner):

@@ -146,9 +146,8 @@ class Update:
         made = one_pass.step(own.sensitivities, partials, weights, own.state, z, down, self.rates)
         terms = [] if made.squares is None else [(1.0, later.ask(made.squares))]
         if passed is not None and passed.rest.numel():
-            delta = self.optimiser.change(passed.rest, self._rate_vector[one_pass.rest], one_pass.rest)
-            self._parameters.flat[one_pass.rest].add_(delta)
-            terms.append((1.0, later.ask(squares(delta))))
+            rates = self._rate_vector[one_pass.rest]
+            terms.append((1.0, later.ask(one_pass.learn_rest(passed.rest, rates))))
         if before is not None:
             way, share = way_to_orthogonal(v, self._choices.retraction)
             terms.append((-1.0, later.ask(squares(v - before))))
