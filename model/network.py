@@ -141,7 +141,8 @@ class Network:
         ``y_before`` is y_t, where it is known already.
         """
         weights = self.weights
-        settled = self.circuit.settle(weights, own.state)
+        arguments = None if self.one_pass is None else self.one_pass.arguments(weights, own.state)
+        settled = self.circuit.settle(weights, own.state, arguments)
         x = torch.cat([z.unsqueeze(0), guesses]) @ weights["V"].t()
         states = self.circuit.step(settled, x)
         ys = states.flatten(1) @ weights["U"].t()

@@ -63,6 +63,8 @@ class Known(NamedTuple):
     """2 x n: dE/ds; None where nothing is learned."""
     rates: list[float]
     """Of each segment."""
+    after: Tensor
+    """2 x n: the state after the step."""
 
 
 class Step(NamedTuple):
@@ -99,8 +101,13 @@ class Pass(Protocol):
         z: Tensor,
         back: Tensor | None,
         rates: dict[str, float],
+        after: Tensor,
     ) -> Step:
-        """One step of the optimiser begun, its weights changed, the credit carried on."""
+        """One step of the optimiser begun, its weights changed, the credit carried on. ``after``: the next state."""
+        ...
+
+    def arguments(self, weights: Weights, state: Tensor) -> Tensor | None:
+        """The gates' arguments in ``state``, where they are known or made here."""
         ...
 
     def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
@@ -113,6 +120,10 @@ class Kernel(Protocol):
 
     def run(self, credit: Sensitivities, known: Known, rule: Rule | None, limit: float) -> Step:
         """With the rows past ``limit`` cut, or S's reach told. ``credit``: n x 2 x F."""
+        ...
+
+    def arguments(self, state: Tensor) -> Tensor | None:
+        """W s of each gate, G x n; None where that is left to others."""
         ...
 
     def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
@@ -144,12 +155,14 @@ class OnePass:
         ]
         self._reads = [gate.reads for gate in propagation.circuit.cell.gates]
         flat, widest = parameters.flat, max(config.units, config.features)
+        self._read = torch.tensor(self._reads, device=flat.device)
         self._sources = flat.new_ones(len(self._segments), widest)
         ends = [part.place + part.width * config.units for part in self._segments if part.place >= 0]
         self.rest = slice(max(ends, default=0), flat.numel())
         """Of the flat parameters: those through which no credit passes."""
         self.rest_names = [name for name in parameters.learned if name not in propagation.columns]
-        self._kernel = _kernel(config, self._segments, flat, optimiser)
+        self._weights = parameters.by_name
+        self._kernel = _kernel(config, self._segments, flat, optimiser, self._reads)
 
     def surely_finite(self, credit: Sensitivities, back: float, rest: float) -> bool:
         """Whether (1) says so, and ``rest``; half the range is left to rounding."""
@@ -167,6 +180,7 @@ class OnePass:
         z: Tensor,
         back: Tensor | None,
         rates: dict[str, float],
+        after: Tensor,
     ) -> Step:
         """S advanced, and with ``back`` = dE/ds_t (2 x n) every weight in it learned.
 
@@ -175,13 +189,16 @@ class OnePass:
         jacobian = self._propagation.jacobian(partials, weights)
         factors = torch.cat([partials.gates, partials.own, partials.passed.unsqueeze(0)])
         units = state.shape[1]
-        for index, reads in enumerate(self._reads):
-            self._sources[index, :units] = state[reads]
+        torch.index_select(state, 0, self._read, out=self._sources[: len(self._reads), :units])
         self._sources[-1, : z.numel()] = z
         rule = None if back is None else self._optimiser.begin()
         chosen = [rates.get(GROUPS[part.name], 0.0) for part in self._segments]
-        known = Known(jacobian, factors, self._sources, back, chosen)
+        known = Known(jacobian, factors, self._sources, back, chosen, after)
         return self._kernel.run(Sensitivities(credit.values, self._limit), known, rule, self._limit)
+
+    def arguments(self, weights: Weights, state: Tensor) -> Tensor | None:
+        """See :class:`Pass`: of the weights that it changes itself, and no copy of them."""
+        return self._kernel.arguments(state) if weights is self._weights else None
 
     def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
         """See :class:`Pass`."""
@@ -202,11 +219,13 @@ def cut(credit: Sensitivities, limit: float) -> int:
     return int(over.sum())
 
 
-def _kernel(config: ModelConfig, segments: list[Segment], flat: Tensor, optimiser: Optimiser) -> Kernel:
+def _kernel(
+    config: ModelConfig, segments: list[Segment], flat: Tensor, optimiser: Optimiser, reads: list[int]
+) -> Kernel:
     if config.dense_step == "compiled":
         from model.one_pass_compiled import Compiled
 
-        return Compiled(segments, flat, optimiser.state)
+        return Compiled(segments, flat, optimiser.state, reads)
     return Tiles(segments, flat, optimiser)
 
 
@@ -241,6 +260,10 @@ class Tiles:
         low, high = torch.stack(ends).unbind(dim=1)
         reach = torch.stack([low.min(), high.max()])
         return Step(credit, torch.stack(changes).sum() if changes else None, reach)
+
+    def arguments(self, state: Tensor) -> Tensor | None:
+        """See :class:`Kernel`: torch's own product."""
+        return None
 
     def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
         """See :class:`Kernel`."""

@@ -2,12 +2,16 @@
 
 The formulas are those of model/one_pass.py, a row at a time, so that memory is read and written once. Rows don't depend
 on each other, and every core takes some of those that are left until none is: the same bits for any number of cores.
+
+The next step of the stream begins with W s of each gate. The state is known by now, and each row of W has just been
+changed and is still at hand, so the pass makes that product too; where the next step is another stream's, or the
+weights were loaded in between, it is made anew by the same sum, with the same bits.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -100,6 +104,14 @@ def _advance(h: Row, c: Row, a: Any, fh: One, fc: One, source: Row, limit: One) 
     return over
 
 
+def _dot(w: Row, s: Row, zero: One) -> One:
+    """w s of one row."""
+    found = zero
+    for j in range(s.shape[0]):
+        found += w[j] * s[j]
+    return found
+
+
 class _Made(NamedTuple):
     """For float32 or float64."""
 
@@ -107,6 +119,8 @@ class _Made(NamedTuple):
     """The pass over some rows."""
     rest: Callable[..., float]
     """The optimiser's step of weights whose gradient is known; sum dw^2."""
+    products: Callable[..., None]
+    """W s of each gate."""
 
 
 def _make(dtype: Any) -> _Made:
@@ -118,10 +132,11 @@ def _make(dtype: Any) -> _Made:
         ) from None
     made = numba.njit(fastmath=_FREE, error_model="numpy")
     learn, learn_adam, advance = made(_learn), made(_learn_adam), made(_advance)
+    dot = numba.njit(fastmath=_FREE, error_model="numpy", inline="never")(_dot)
 
     def rows(
         first: int, last: int, values: Any, w: Row, m: Row, v: Row, table: Any, rates: Row, factors: Any, sources: Any,
-        jacobian: Any, back: Any, numbers: Row, how: int, squares: Row, past: Any,
+        jacobian: Any, back: Any, numbers: Row, how: int, squares: Row, past: Any, read: Any, arguments: Any,
     ) -> None:  # fmt: skip
         for begin in range(first, last, _TOGETHER):
             end = min(begin + _TOGETHER, last)
@@ -141,6 +156,8 @@ def _make(dtype: Any) -> _Made:
                     elif place >= 0 and how == 1:
                         squares[i] += learn(h, c, w[a:b], dh, dc, rate)
                     past[i] += advance(h, c, jacobian[i], factors[s, 0, i], factors[s, 1, i], x, limit)
+                    if s < read.shape[0]:
+                        arguments[s, i] = dot(w[a:b], read[s], numbers[8])
             for i in range(begin, end):
                 if past[i] > 0:
                     values[i] = 0
@@ -150,7 +167,7 @@ def _make(dtype: Any) -> _Made:
     whole, counts = numba.int64, numba.int64[:, ::1]
     signature = numba.void(
         whole, whole, cube, vector, vector, vector, counts, vector, cube, matrix, cube, matrix, vector, whole,
-        vector, whole[::1],
+        vector, whole[::1], matrix, matrix,
     )  # fmt: skip
     made_rows = numba.njit(signature, fastmath=_FREE, error_model="numpy", nogil=True)(rows)
     change, change_adam = made(_change), made(_change_adam)
@@ -158,8 +175,16 @@ def _make(dtype: Any) -> _Made:
     def rest(w: Row, m: Row, v: Row, g: Row, rates: Row, numbers: Row, how: int) -> One:
         return change_adam(w, m, v, g, rates, numbers) if how == 2 else change(w, g, rates, numbers)
 
+    def products(w: Row, table: Any, read: Any, arguments: Any, zero: One) -> None:
+        for s in range(read.shape[0]):
+            _, width, place = table[s]
+            for i in range(arguments.shape[1]):
+                arguments[s, i] = dot(w[place + i * width : place + (i + 1) * width], read[s], zero)
+
     of_rest = real(vector, vector, vector, vector, vector, vector, whole)
-    return _Made(made_rows, numba.njit(of_rest, fastmath=_FREE, error_model="numpy")(rest))
+    of_products = numba.void(vector, counts, matrix, matrix, real)
+    made_rest = numba.njit(of_rest, fastmath=_FREE, error_model="numpy")(rest)
+    return _Made(made_rows, made_rest, numba.njit(of_products, fastmath=_FREE, error_model="numpy")(products))
 
 
 _made = lru_cache(maxsize=None)(_make)
@@ -168,7 +193,8 @@ _made = lru_cache(maxsize=None)(_make)
 class Compiled:
     """A :class:`model.one_pass.Kernel` on the CPU. Raises :class:`ModelError` without numba, or elsewhere."""
 
-    def __init__(self, segments: list[Segment], flat: Tensor, moments: dict[str, Tensor]) -> None:
+    def __init__(self, segments: list[Segment], flat: Tensor, moments: dict[str, Tensor], reads: Sequence[int]) -> None:
+        """``reads``: the component of the state that each gate reads; the gates are the first of the segments."""
         if flat.device.type != "cpu":
             raise ModelError(f"dense_step 'compiled' is for the CPU, not for {flat.device.type}: say dense_step torch")
         self._type = _FLAT[flat.dtype]
@@ -179,6 +205,10 @@ class Compiled:
         self._v = moments["v"].numpy() if moments else nothing
         self._table = np.array([[part.column, part.width, part.place] for part in segments], np.int64)
         self._numbers, self._how = np.zeros(9, self._type), _NOTHING
+        self._reads = list(reads) if all(part.place >= 0 for part in segments[: len(reads)]) else []
+        self._state: Tensor | None = None
+        """The state whose products ``_arguments`` are."""
+        self._arguments = np.zeros((len(self._reads), segments[0].width), self._type)
         self._cores = cores()
         self._pool = ThreadPoolExecutor(max(1, self._cores - 1), thread_name_prefix="dense-step")
 
@@ -197,8 +227,9 @@ class Compiled:
         told = (
             values.numpy(), self._flat, self._m, self._v, self._table, np.array(rates, self._type),
             known.factors.numpy(), known.sources.numpy(), known.jacobian.numpy(), back.contiguous().numpy(),
-            self._numbers, how, squares, past,
+            self._numbers, how, squares, past, known.after.numpy()[self._reads], self._arguments,
         )  # fmt: skip
+        self._state = None
         some = -(-units // (_TURNS * self._cores * _TOGETHER)) * _TOGETHER
         left = iter(range(0, units, some))
 
@@ -211,13 +242,25 @@ class Compiled:
         for other in others:
             if not other.cancel():  # it began
                 other.result()
+        self._state = known.after
         learned = None if how == _NOTHING else torch.tensor(squares.sum(dtype=np.float64))
         return Step(credit, learned, cut=int((past > 0).sum()))
 
+    def arguments(self, state: Tensor) -> Tensor | None:
+        """See :class:`model.one_pass.Kernel`."""
+        if not self._reads:
+            return None
+        if self._state is not state:
+            read = state.numpy()[self._reads]
+            self._made.products(self._flat, self._table, read, self._arguments, self._numbers[8])
+            self._state = state
+        return torch.from_numpy(self._arguments.copy())
+
     def learn_rest(self, place: slice, gradient: Tensor, rates: Tensor) -> Tensor:
         """See :class:`model.one_pass.Kernel`."""
-        w, m, v = self._flat[place], *((self._m[place], self._v[place]) if self._how == _ADAM else (self._m, self._v))
-        return torch.tensor(self._made.rest(w, m, v, gradient.numpy(), rates.numpy(), self._numbers, self._how))
+        moments = (self._m[place], self._v[place]) if self._how == _ADAM else (self._m, self._v)
+        told = self._made.rest(self._flat[place], *moments, gradient.numpy(), rates.numpy(), self._numbers, self._how)
+        return torch.tensor(told)
 
 
 def cores() -> int:

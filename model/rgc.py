@@ -228,9 +228,9 @@ class Circuit:
         stacked = torch.stack([weights[gate.name] for gate in gates])
         return (stacked @ torch.stack(sources).view(len(gates), -1, self.block, 1)).view(len(gates), -1)
 
-    def settle(self, weights: Weights, state: Tensor) -> Settled:
-        """The step from ``state`` (K x n), its input still unknown."""
-        return self.cell.settle(weights, self.arguments(weights, state), state)
+    def settle(self, weights: Weights, state: Tensor, arguments: Tensor | None = None) -> Settled:
+        """The step from ``state`` (K x n), its input still unknown; the gates' ``arguments`` where they are known."""
+        return self.cell.settle(weights, self.arguments(weights, state) if arguments is None else arguments, state)
 
     def step(self, settled: Settled, x: Tensor) -> Tensor:
         """The next state, K x n; for several inputs (B x n) from the same state, B x K x n."""

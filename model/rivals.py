@@ -60,6 +60,7 @@ class Credit:
         z: Tensor,
         back: Tensor | None,
         rates: dict[str, float],
+        after: Tensor,
     ) -> Step:
         """As :meth:`model.one_pass.OnePass.step`; ``credit`` is left alone."""
         raise NotImplementedError
@@ -70,6 +71,10 @@ class Credit:
         gathered = self._parameters.gather(parts, self._names)
         of_these = self._parameters.rates(rates)[self._place]
         return change(self._parameters.flat, self._optimiser, self._place, gathered, of_these)
+
+    def arguments(self, weights: Weights, state: Tensor) -> Tensor | None:
+        """See :class:`model.one_pass.Pass`."""
+        return None
 
     def learn_rest(self, gradient: Tensor, rates: Tensor) -> Tensor:
         """See :class:`model.one_pass.Pass`."""
@@ -121,6 +126,7 @@ class FullRtrl(Credit):
         z: Tensor,
         back: Tensor | None,
         rates: dict[str, float],
+        after: Tensor,
     ) -> Step:
         """See :class:`Credit`."""
         jacobian = self._whole(partials)

@@ -219,6 +219,7 @@ class Truncated(Credit):
         z: Tensor,
         back: Tensor | None,
         rates: dict[str, float],
+        after: Tensor,
     ) -> Step:
         """See :class:`Credit`."""
         parts: Weights | None = None

@@ -143,7 +143,7 @@ class Update:
         before = v.clone() if goes_back else None
         partials = self._network.circuit.partials(new.settled, new.x)
         down = None if passed is None else passed.down
-        made = one_pass.step(own.sensitivities, partials, weights, own.state, z, down, self.rates)
+        made = one_pass.step(own.sensitivities, partials, weights, own.state, z, down, self.rates, new.state)
         terms = [] if made.squares is None else [(1.0, later.ask(made.squares))]
         if passed is not None and passed.rest.numel():
             rates = self._rate_vector[one_pass.rest]

@@ -97,6 +97,22 @@ def test_restored_it_goes_on_with_the_same_bits(way: str) -> None:
     assert same(learner.snapshot(), other.snapshot())
 
 
+@pytest.mark.parametrize("units", [10, 200])
+@pytest.mark.parametrize("way", WAYS)
+def test_begun_anew_before_every_step_it_has_the_same_bits(way: str, units: int) -> None:
+    whole, parts = Learner(config(way, units=units), seed=0), Learner(config(way, units=units), seed=0)
+    z = features()
+    for step in range(30):
+        stream, seen = "aab"[step % 3], next(z)
+        again = Learner(config(way, units=units), seed=1)
+        again.load(parts.snapshot())
+        parts = again
+        one, other = whole.observe(stream, seen), parts.observe(stream, seen)
+        assert one.prediction_error == other.prediction_error
+    assert same(whole.snapshot(), parts.snapshot())
+    assert whole.own["a"].position == 20
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_to_be_watched_changes_no_bit_and_shows_the_gradient(way: str) -> None:
     seen: list[Watched] = []
