@@ -9,7 +9,8 @@ row's place in it. So every pass has the same shape: missing rows are zeros, and
 The batch norms are folded into their convolutions and the images lie channels last. On a CPU the weights are packed
 (packed.py): half the time, and bits that no longer depend on the thread count where all of it is packed. There smaller
 passes may have the same bits too, and a patch that comes alone need not wait as long as B of them. Whether they
-have, on this processor, is found out when the network is made; a size that has not is not used.
+have, on this processor, is found out when the network is made; a size that has not is not used. The same holds for
+openvino, an extra (openvino_network.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.errors import ModelError
+from model.openvino_network import OpenvinoNetwork, load_openvino
 from model.packed import PackedNetwork, can_pack
 from model.weights import Weights, empty_backbone
 
@@ -41,8 +43,8 @@ _PROBED = 2
 """Rows of each smaller pass that must have the full pass's bits, at least."""
 
 Progress = Callable[[int, int], None]
-Engine = Literal["packed", "plain"]
-"""Who convolves: oneDNN with weights packed once, or torch's own convolution."""
+Engine = Literal["packed", "plain", "openvino"]
+"""Who convolves: oneDNN with weights packed once, torch's own convolution, or openvino."""
 ENGINE: Engine = "packed"
 """Of what is new."""
 
@@ -62,22 +64,24 @@ class Backbone:
     ) -> None:
         """Take ``weights``; ``statistics`` replace the batch norms' (by name), and are empty for trained weights.
 
-        ``engine``: ``packed`` counts on a CPU with oneDNN alone; elsewhere it is ``plain``.
-        Raises :class:`ModelError`: the device is not there.
+        ``engine``: see :func:`usable_engine`. Raises :class:`ModelError`: the device or the engine is not there.
         """
         self.device = usable_device(device)
+        self.engine = usable_engine(engine, self.device)
         self.batch_shape = batch_shape
         self.widths = WIDTHS[stages]
         net = _network({**weights.tensors, **statistics})
         net.eval().requires_grad_(False)
         _fold(net)
         net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.engine: Engine = "packed" if engine == "packed" and can_pack(self.device) else "plain"
-        self.network: PackedNetwork | PlainNetwork = (
-            PackedNetwork(net, (batch_shape, 3, PATCH_PX, PATCH_PX)) if self.engine == "packed" else PlainNetwork(net)
-        )
+        self.network = self._made(net)
         self.sizes = self._sizes()
         """Rows of a pass that give the same bits, in rising order; the last is the batch shape."""
+
+    def _made(self, net: nn.Module) -> PackedNetwork | PlainNetwork | OpenvinoNetwork:
+        if self.engine == "packed":
+            return PackedNetwork(net, (self.batch_shape, 3, PATCH_PX, PATCH_PX))
+        return OpenvinoNetwork(net) if self.engine == "openvino" else PlainNetwork(net)
 
     @property
     def pooled_size(self) -> int:
@@ -102,11 +106,12 @@ class Backbone:
             yield pooled, len(chunk)
 
     def run(self, images: Tensor) -> list[Tensor]:
-        """One pass: the network's activities of (b, 3, 50, 50), b at most B; b = 1 < B on one thread.
+        """One pass: the network's activities of (b, 3, 50, 50), b at most B; b = 1 < B, if packed, on one thread.
 
-        One patch has so little to share that after a rest two threads lose more at each of 53 convolutions.
+        One patch has so little to share that after a rest two threads of torch's lose more at each of 53 convolutions;
+        openvino's lose nothing then, and gain otherwise.
         """
-        if not len(images) == 1 < self.batch_shape:
+        if self.engine != "packed" or not len(images) == 1 < self.batch_shape:
             return self.network(images)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -204,6 +209,19 @@ def usable_device(name: str) -> torch.device:
             f"device {name!r} can't be used here ({reason}): say cpu, or cuda where there is one"
         ) from None
     return device
+
+
+def usable_engine(engine: Engine, device: torch.device) -> Engine:
+    """``engine`` on this device: ``packed`` counts on a CPU with oneDNN alone, and is ``plain`` elsewhere.
+
+    Raises :class:`ModelError`: openvino is not installed, or asked for on something else than a CPU.
+    """
+    if engine == "openvino":
+        if device.type != "cpu":
+            raise ModelError(f"the retina's engine 'openvino' is for the CPU, not for {device.type}: say engine packed")
+        load_openvino()
+        return engine
+    return "packed" if engine == "packed" and can_pack(device) else "plain"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Patch (50 x 50 x 3 uint8 RGB) -> ResNet-50's pooled activities (backbone.py) -> 
 whitening (calibration.py), in float64, told as float32.
 
 Passes differ in size only where that changes no bit, so a patch's z is the same whatever else waits to be converted, in
-whatever order (backbone.py); between thread counts and kinds of device the last bits differ.
+whatever order (backbone.py); between engines, kinds of device and, if plain, thread counts the last bits differ.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from model.backbone import ENGINE, Backbone, Engine, same_bits
 from model.calibration import Calibration
 from model.config import RetinaConfig
+from model.openvino_network import openvino_version
 from model.weights import WeightsSource, load_weights
 
 
@@ -80,6 +81,7 @@ class Retina:
             "batch_shape": self.config.batch_shape,
             "device": str(self.backbone.device),
             "engine": self.backbone.engine,
+            "openvino_version": openvino_version() if self.backbone.engine == "openvino" else None,
             "calibration": self.calibration.digest,
             "fitted_on": self.calibration.fitted_on,
         }

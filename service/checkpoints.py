@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from model import snapshot as snapshots
 from model.errors import ModelError
+from model.openvino_network import openvino_version
 from model.snapshot import Snapshot
 from service.errors import CheckpointBad, RequestRefused, StorageFailed, StorageFull
 from service.manifests import (
@@ -287,6 +288,7 @@ class Checkpoints(Folder):
             identity=identity,
             device=device,
             torch_version=str(torch.__version__),
+            openvino_version=openvino_version() if identity.get("engine") == "openvino" else None,
             size_bytes=size_bytes,
             sha256=sha256,
             diagnostics=beside,

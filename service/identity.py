@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from model.backbone import ENGINE, Engine
+from model.backbone import ENGINE, Engine, usable_device, usable_engine
 from model.calibration import Calibration, calibrate
 from model.config import ModelConfig
 from model.errors import ModelError
@@ -42,7 +42,8 @@ def open_retina(
 ) -> tuple[Retina, dict[str, Any]]:
     """The retina of a data directory, and its identity. A new directory is calibrated, and torch's threads fixed.
 
-    Raises :class:`DirectoryRefused` where it was made with something else; the message names what.
+    Raises :class:`DirectoryRefused` where it was made with something else; the message names what. ModelError where
+    the engine is not there, before anything is calibrated.
     """
     found = journal.meta("identity")
     if found is not None:
@@ -55,6 +56,8 @@ def open_retina(
             config.retina, source, calibration, seed=settings.seed, device=settings.device, engine=engine_of(identity)
         )
         return retina, identity
+    engine = settings.engine or ENGINE
+    usable_engine(engine, usable_device(settings.device))
     threads = settings.threads or min(os.cpu_count() or 1, MOST_THREADS)
     torch.set_num_threads(threads)
     log.info("new data directory %s: calibrating, once", directory.path)
@@ -65,7 +68,7 @@ def open_retina(
         config.retina, source, seed=settings.seed, patches=patches, device=settings.device, progress=progress
     )
     calibration.save(directory.calibration)
-    retina = Retina(config.retina, source, calibration, seed=settings.seed, device=settings.device)
+    retina = Retina(config.retina, source, calibration, seed=settings.seed, device=settings.device, engine=engine)
     identity = {
         "model": config.model_dump(mode="json"),
         "weights": {"name": str(source), "digest": retina.weights_digest},
@@ -73,7 +76,7 @@ def open_retina(
         "calibration": calibration.digest,
         "batch_shape": config.retina.batch_shape,
         "threads": threads,
-        "engine": ENGINE,
+        "engine": engine,
     }
     journal.put_meta("identity", json.dumps(identity))
     return retina, identity
@@ -100,6 +103,8 @@ def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: 
         raise _other(path, "seed", identity["seed"], settings.seed)
     if settings.threads not in (None, identity["threads"]):
         raise _other(path, "threads", identity["threads"], settings.threads)
+    if settings.engine not in (None, engine_of(identity)):
+        raise _other(path, "engine", engine_of(identity), settings.engine)
 
 
 def _check_weights(path: Path, identity: dict[str, Any], source: WeightsSource, seed: int) -> None:

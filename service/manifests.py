@@ -45,7 +45,11 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``manifest.json``. ``journal``: last journal id learned; ``cursors``: of each stream the next seq to learn."""
+    """``manifest.json``. ``journal``: last journal id learned; ``cursors``: of each stream the next seq to learn.
+
+    ``openvino_version`` is None where something else computes the retina. Bits hang on it as on torch's, so it is told;
+    a newer one is not refused, for features that were seen are kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,6 +66,7 @@ class Manifest(BaseModel):
     identity: dict[str, Any]
     device: str
     torch_version: str
+    openvino_version: str | None = None
     size_bytes: int
     sha256: str
     diagnostics: Part | None = None

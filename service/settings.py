@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     """So much may all kept patches take (1 GB is 1e9 bytes; 8 days at 4 fixations/s); the oldest go first."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     """Threads of one operation of the retina; fixed when the data directory is made (then: cores, at most 4)."""
+    engine: Literal["packed", "plain", "openvino"] | None = None
+    """Who computes the retina; fixed when the data directory is made (then: packed). openvino, faster on a CPU, needs
+    `pip install 'rjepa[openvino]'`; plain is torch's own way."""
     lag_limit: Annotated[int, Field(ge=1)] = 240
     """Fixations waiting to be learned above which readyz says no, and the alarm lag is on."""
     disk_low_gb: Annotated[float, Field(ge=0.0)] = 2.0

@@ -1,0 +1,118 @@
+"""ResNet-50 for openvino, an extra: ``pip install 'rjepa[openvino]'``. It is chosen by name, never by itself.
+
+openvino gets the operations one by one, as packed.py has them, so that it need not read torch's own; it packs the
+weights and joins the operations itself. One network takes passes of any size: one for each size would keep the weights
+once more each, and twice over. Unlike torch's, its threads divide a pass among themselves as they come, and none
+looks for work longer than a millisecond or so after it.
+
+It computes in float32, which must be said: by itself it takes bfloat16 where the processor has it. It keeps nothing in
+files, and sends nobody anything (:func:`load_openvino`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.errors import ModelError
+
+TOLERANCE = 1e-5
+"""Its pooled activities are those of the packed network within this share of the largest."""
+
+_TELEMETRY = "openvino_telemetry"
+_AS_TOLD: dict[str, Any] = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "EXECUTION_MODE_HINT": "ACCURACY",
+    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": 1,
+    "ENABLE_CPU_PINNING": False,
+    "ENABLE_HYPER_THREADING": False,
+    "CACHE_DIR": "",
+}
+
+
+def load_openvino() -> Any:
+    """openvino, which sends nothing: what it would tell Google Analytics of, when it is imported, is kept from it.
+
+    Raises :class:`ModelError` where it is not installed.
+    """
+    before = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if not installed: openvino has a mute one for that
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise ModelError("the retina's engine 'openvino' is not installed: pip install 'rjepa[openvino]'") from None
+    finally:
+        del sys.modules[_TELEMETRY]
+        if before is not None:
+            sys.modules[_TELEMETRY] = before
+    return openvino
+
+
+def openvino_version() -> str | None:
+    """Its release, for other releases may have other bits; None where it is not installed."""
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class OpenvinoNetwork:
+    """The pooled activities of a folded ResNet-50, for any number of images; with as many threads as torch has now."""
+
+    def __init__(self, net: Any) -> None:
+        """Compile ``net``, which is needed no longer. Raises :class:`ModelError` where openvino is not installed."""
+        openvino = load_openvino()
+        self._core = openvino.Core()
+        how = _AS_TOLD | {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        self._request = self._core.compile_model(_Graph(openvino).model(net), "CPU", how).create_infer_request()
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Activities of the stem and the four stages, averaged over space: (B, 64), (B, 256), ... (B, 2048)."""
+        areas = self._request.infer([images.contiguous().numpy()])
+        return [torch.from_numpy(areas[place]) for place in range(len(areas))]
+
+
+class _Graph:
+    """The network in openvino's operations."""
+
+    def __init__(self, openvino: Any) -> None:
+        self._openvino = openvino
+        self._operations = openvino.opset1
+
+    def model(self, net: Any) -> Any:
+        """The folded network: images in, the areas' pooled activities out."""
+        of, openvino = self._operations, self._openvino
+        images = of.parameter(openvino.PartialShape([-1, 3, -1, -1]), openvino.Type.f32)
+        x = of.relu(self._convolution(net.conv1, images))
+        pooled = [self._mean(x)]
+        window = net.maxpool
+        around = [window.padding] * 2
+        x = of.max_pool(x, [window.stride] * 2, around, around, [window.kernel_size] * 2)
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            for bottleneck in stage:
+                x = self._block(bottleneck, x)
+            pooled.append(self._mean(x))
+        return openvino.Model(pooled, [images])
+
+    def _block(self, bottleneck: Any, x: Any) -> Any:
+        of = self._operations
+        came_in = x if bottleneck.downsample is None else self._convolution(bottleneck.downsample[0], x)
+        for conv in (bottleneck.conv1, bottleneck.conv2):
+            x = of.relu(self._convolution(conv, x))
+        return of.relu(of.add(self._convolution(bottleneck.conv3, x), came_in))
+
+    def _convolution(self, conv: nn.Conv2d, x: Any) -> Any:
+        of = self._operations
+        weight, around = of.constant(conv.weight.contiguous().numpy()), list(conv.padding)
+        convolved = of.convolution(x, weight, list(conv.stride), around, around, list(conv.dilation))
+        assert conv.bias is not None  # its batch norm's
+        return of.add(convolved, of.constant(conv.bias.reshape(1, -1, 1, 1).numpy()))
+
+    def _mean(self, x: Any) -> Any:
+        return self._operations.reduce_mean(x, self._operations.constant(np.array([2, 3])), keep_dims=False)
