@@ -6,14 +6,21 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 
+import service.identity
+from model.calibration import calibrate
 from model.config import ModelConfig
+from model.errors import ModelError
+from model.openvino_network import openvino_version
+from model.snapshot import Snapshot
 from model.weights import load_weights, parse_weights
+from service.checkpoints import Checkpoints, Place
 from service.datadir import DataDirectory
 from service.errors import DirectoryInUse, DirectoryRefused
 from service.identity import open_retina
@@ -45,6 +52,8 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
         ({"config": compiled}, "dense_step torch, not compiled"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"threads": threads}, f"threads {threads - 1}, not {threads}"),
+        ({"engine": "plain"}, "engine packed, not plain"),
+        ({"engine": "openvino"}, "engine packed, not openvino"),
     ]:
         with pytest.raises(DirectoryRefused, match=told) as caught:
             opened(data_dir, **refused)  # type: ignore[arg-type]
@@ -67,6 +76,41 @@ def test_one_made_before_the_retina_was_packed_goes_on_as_it_was(data_dir: Path)
             directory, journal, ModelConfig.preset("default"), parse_weights("random"), told, lambda *_: None
         )
     assert retina.describe()["engine"] == "plain"
+
+
+@pytest.fixture
+def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
+    """New directories calibrate on a few patches; a model whose retina that is enough for."""
+    monkeypatch.setattr(service.identity, "calibrate", partial(calibrate, synthetic=20))
+    return ModelConfig.preset("default", retina={"features": 4})
+
+
+@pytest.mark.skipif(openvino_version() is None, reason="openvino is not installed: pip install 'rjepa[openvino]'")
+def test_one_made_with_openvino_goes_on_with_it_alone(tmp_path: Path, quick_calibration: ModelConfig) -> None:
+    path = tmp_path / "data"
+    z = opened(path, quick_calibration, engine="openvino")
+    assert identity_of(path)["engine"] == "openvino"
+    assert np.array_equal(opened(path, quick_calibration), z), "it need not be named again"
+    with pytest.raises(DirectoryRefused, match=r"engine openvino, not packed.*another --data-dir"):
+        opened(path, quick_calibration, engine="packed")
+    written = Checkpoints(path / "checkpoints").write(
+        Snapshot({}, {}), Place(journal=0, timeline=0, cursors={}, sequences={}), identity_of(path), "cpu"
+    )
+    assert (written.identity["engine"], written.openvino_version) == ("openvino", openvino_version())
+
+
+def test_without_openvino_nothing_is_begun_and_nothing_goes_on(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ModelError, match=r"pip install 'rjepa\[openvino\]'") as caught:
+        opened(tmp_path / "new", engine="openvino")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "new" / "calibration.safetensors").exists()
+    with closing(Journal(data_dir / "rjepa.db")) as journal:
+        journal.put_meta("identity", json.dumps(identity_of(data_dir) | {"engine": "openvino"}))
+    with pytest.raises(ModelError, match=r"pip install 'rjepa\[openvino\]'"):
+        opened(data_dir)
 
 
 def identity_of(path: Path) -> dict[str, object]:
