@@ -11,6 +11,9 @@ The batch norms are folded into their convolutions and the images lie channels l
 passes may have the same bits too, and a patch that comes alone need not wait as long as B of them. Whether they
 have, on this processor, is found out when the network is made; a size that has not is not used. The same holds for
 openvino, an extra (openvino_network.py).
+
+All of them compute in float32, or by choice in bfloat16: weights and activities in half the room, with 8 significant
+bits. What is averaged over space is told as float32 either way.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.errors import ModelError
-from model.openvino_network import OpenvinoNetwork, load_openvino
-from model.packed import PackedNetwork, can_pack
+from model.openvino_network import OpenvinoNetwork, check_openvino
+from model.packed import PackedNetwork, averaged, can_pack
 from model.weights import Weights, empty_backbone
 
 PATCH_PX = 50
@@ -47,6 +50,11 @@ Engine = Literal["packed", "plain", "openvino"]
 """Who convolves: oneDNN with weights packed once, torch's own convolution, or openvino."""
 ENGINE: Engine = "packed"
 """Of what is new."""
+Precision = Literal["float32", "bfloat16"]
+"""The numbers it computes with."""
+PRECISION: Precision = "float32"
+"""Of what is new."""
+_NUMBERS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Backbone:
@@ -61,19 +69,23 @@ class Backbone:
         batch_shape: int,
         device: str,
         engine: Engine = ENGINE,
+        precision: Precision = PRECISION,
     ) -> None:
         """Take ``weights``; ``statistics`` replace the batch norms' (by name), and are empty for trained weights.
 
-        ``engine``: see :func:`usable_engine`. Raises :class:`ModelError`: the device or the engine is not there.
+        ``engine`` and ``precision``: see :func:`usable_engine`. Raises :class:`ModelError`: the device or the engine
+        is not there.
         """
         self.device = usable_device(device)
-        self.engine = usable_engine(engine, self.device)
+        self.engine = usable_engine(engine, self.device, precision)
+        self.precision: Precision = precision
+        self._dtype = torch.float32 if self.engine == "openvino" else _NUMBERS[precision]
         self.batch_shape = batch_shape
         self.widths = WIDTHS[stages]
         net = _network({**weights.tensors, **statistics})
         net.eval().requires_grad_(False)
         _fold(net)
-        net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(device=self.device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = self._made(net)
         self.sizes = self._sizes()
         """Rows of a pass that give the same bits, in rising order; the last is the batch shape."""
@@ -81,7 +93,7 @@ class Backbone:
     def _made(self, net: nn.Module) -> PackedNetwork | PlainNetwork | OpenvinoNetwork:
         if self.engine == "packed":
             return PackedNetwork(net, (self.batch_shape, 3, PATCH_PX, PATCH_PX))
-        return OpenvinoNetwork(net) if self.engine == "openvino" else PlainNetwork(net)
+        return OpenvinoNetwork(net, self.precision) if self.engine == "openvino" else PlainNetwork(net)
 
     @property
     def pooled_size(self) -> int:
@@ -111,6 +123,7 @@ class Backbone:
         One patch has so little to share that after a rest two threads of torch's lose more at each of 53 convolutions;
         openvino's lose nothing then, and gain otherwise.
         """
+        images = images.to(self._dtype)
         if self.engine != "packed" or not len(images) == 1 < self.batch_shape:
             return self.network(images)
         threads = torch.get_num_threads()
@@ -128,7 +141,7 @@ class Backbone:
         images = images_of(noise, self.device)
         powers = itertools.takewhile(lambda size: size < self.batch_shape, (1 << power for power in itertools.count()))
         with torch.inference_mode():
-            full = torch.cat(self.network(images), dim=1)
+            full = torch.cat(self.run(images), dim=1)
             return (*(size for size in powers if self._has_bits_of(full, size, images)), self.batch_shape)
 
     def _has_bits_of(self, full: Tensor, size: int, images: Tensor) -> bool:
@@ -211,17 +224,15 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def usable_engine(engine: Engine, device: torch.device) -> Engine:
-    """``engine`` on this device: ``packed`` counts on a CPU with oneDNN alone, and is ``plain`` elsewhere.
+def usable_engine(engine: Engine, device: torch.device, precision: Precision = PRECISION) -> Engine:
+    """``engine`` here: ``packed`` counts where oneDNN has ``precision`` on this device, and is ``plain`` elsewhere.
 
-    Raises :class:`ModelError`: openvino is not installed, or asked for on something else than a CPU.
+    Raises :class:`ModelError`: openvino is not installed, or can't do so here.
     """
     if engine == "openvino":
-        if device.type != "cpu":
-            raise ModelError(f"the retina's engine 'openvino' is for the CPU, not for {device.type}: say engine packed")
-        load_openvino()
+        check_openvino(device, precision)
         return engine
-    return "packed" if engine == "packed" and can_pack(device) else "plain"
+    return "packed" if engine == "packed" and can_pack(device, _NUMBERS[precision]) else "plain"
 
 
 @contextlib.contextmanager
@@ -261,9 +272,9 @@ def images_of(patches: np.ndarray, device: torch.device) -> Tensor:
 def _pooled_areas(net: nn.Module, images: Tensor) -> list[Tensor]:
     """Activities of the stem and the four stages, averaged over space: (N, 64), (N, 256), ... (N, 2048)."""
     activity = net.relu(net.bn1(net.conv1(images)))  # type: ignore[operator]
-    pooled = [activity.mean(dim=(2, 3))]
+    pooled = [averaged(activity)]
     activity = net.maxpool(activity)  # type: ignore[operator]
     for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
         activity = stage(activity)  # type: ignore[operator]
-        pooled.append(activity.mean(dim=(2, 3)))
+        pooled.append(averaged(activity))
     return pooled

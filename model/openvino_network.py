@@ -5,8 +5,9 @@ weights and joins the operations itself. One network takes passes of any size: o
 once more each, and twice over. Unlike torch's, its threads divide a pass among themselves as they come, and none
 looks for work longer than a millisecond or so after it.
 
-It computes in float32, which must be said: by itself it takes bfloat16 where the processor has it. It keeps nothing in
-files, and sends nobody anything (:func:`load_openvino`).
+It computes in the numbers it is told, which must be told: by itself it takes bfloat16 where the processor has it, and
+asked for bfloat16 where it has not, float32. It keeps nothing in files, and sends nobody anything
+(:func:`load_openvino`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ TOLERANCE = 1e-5
 """Its pooled activities are those of the packed network within this share of the largest."""
 
 _TELEMETRY = "openvino_telemetry"
+_SPELLED = {"float32": "f32", "bfloat16": "bf16"}
 _AS_TOLD: dict[str, Any] = {
-    "INFERENCE_PRECISION_HINT": "f32",
     "EXECUTION_MODE_HINT": "ACCURACY",
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
@@ -62,14 +63,24 @@ def openvino_version() -> str | None:
         return None
 
 
+def check_openvino(device: torch.device, precision: str) -> None:
+    """Raise :class:`ModelError` where openvino is not installed, or can't compute so."""
+    if device.type != "cpu":
+        raise ModelError(f"the retina's engine 'openvino' is for the CPU, not for {device.type}: say engine packed")
+    core = load_openvino().Core()
+    if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ModelError("openvino has no bfloat16 on this processor: say precision float32")
+
+
 class OpenvinoNetwork:
     """The pooled activities of a folded ResNet-50, for any number of images; with as many threads as torch has now."""
 
-    def __init__(self, net: Any) -> None:
-        """Compile ``net``, which is needed no longer. Raises :class:`ModelError` where openvino is not installed."""
+    def __init__(self, net: Any, precision: str) -> None:
+        """Compile ``net``, float32, which is needed no longer, for what :func:`check_openvino` has let through."""
         openvino = load_openvino()
         self._core = openvino.Core()
-        how = _AS_TOLD | {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        how = {"INFERENCE_PRECISION_HINT": _SPELLED[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        how |= _AS_TOLD
         self._request = self._core.compile_model(_Graph(openvino).model(net), "CPU", how).create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:

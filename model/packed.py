@@ -18,9 +18,16 @@ from torch import Tensor, nn
 OPERATIONS = torch.ops.mkldnn
 
 
-def can_pack(device: torch.device) -> bool:
-    """Whether there is oneDNN for this device."""
-    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is oneDNN for this device, and for these numbers."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or bool(OPERATIONS._is_mkldnn_bf16_supported())
+
+
+def averaged(activity: Tensor) -> Tensor:
+    """(B, channels, height, width) -> (B, channels) float32."""
+    return activity.mean(dim=(2, 3), dtype=torch.float32)
 
 
 class PackedConvolution:
@@ -69,7 +76,7 @@ class PackedNetwork:
         """Pack ``net`` for images of ``shape``, (B, 3, height, width); ``net`` is needed no longer."""
         self._pool = net.maxpool
         with torch.inference_mode():
-            x = torch.zeros(*shape).to(memory_format=torch.channels_last)
+            x = torch.zeros(*shape, dtype=net.conv1.weight.dtype).to(memory_format=torch.channels_last)
             self._stem = PackedConvolution(net.conv1, x.shape, relu=True)
             x = self._pool(self._stem(x))
             self._stages: list[list[_Block]] = []
@@ -84,12 +91,12 @@ class PackedNetwork:
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Activities of the stem and the four stages, averaged over space: (B, 64), (B, 256), ... (B, 2048)."""
         activity = self._stem(images)
-        pooled = [activity.mean(dim=(2, 3))]
+        pooled = [averaged(activity)]
         activity = self._pool(activity)
         for stage in self._stages:
             for block in stage:
                 activity = block(activity)
-            pooled.append(activity.mean(dim=(2, 3)))
+            pooled.append(averaged(activity))
         return pooled
 
     def weights(self) -> list[Tensor]:

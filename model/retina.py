@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.backbone import ENGINE, Backbone, Engine, same_bits
+from model.backbone import ENGINE, PRECISION, Backbone, Engine, Precision, same_bits
 from model.calibration import Calibration
 from model.config import RetinaConfig
 from model.openvino_network import openvino_version
@@ -33,8 +33,9 @@ class Retina:
         seed: int,
         device: str = "cpu",
         engine: Engine = ENGINE,
+        precision: Precision = PRECISION,
     ) -> None:
-        """Load the weights of ``source`` (``seed`` counts for ``random`` alone); ``engine`` as the backbone's.
+        """Load the weights of ``source`` (``seed`` counts for ``random`` alone); the others as the backbone's.
 
         Raises :class:`ModelError`: the weights can't be had, the calibration was made for other weights or another
         configuration, or the device is not there.
@@ -48,6 +49,7 @@ class Retina:
         self.backbone = Backbone(
             weights, calibration.statistics,
             stages=config.stages, batch_shape=config.batch_shape, device=device, engine=engine,
+            precision=precision,
         )  # fmt: skip
         where = self.backbone.device
         self._mean = calibration.mean.to(where)
@@ -81,6 +83,7 @@ class Retina:
             "batch_shape": self.config.batch_shape,
             "device": str(self.backbone.device),
             "engine": self.backbone.engine,
+            "precision": self.backbone.precision,
             "openvino_version": openvino_version() if self.backbone.engine == "openvino" else None,
             "calibration": self.calibration.digest,
             "fitted_on": self.calibration.fitted_on,

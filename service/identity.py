@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from model.backbone import ENGINE, Engine, usable_device, usable_engine
+from model.backbone import ENGINE, PRECISION, Engine, Precision, usable_device, usable_engine
 from model.calibration import Calibration, calibrate
 from model.config import ModelConfig
 from model.errors import ModelError
@@ -53,11 +53,12 @@ def open_retina(
         torch.set_num_threads(int(identity["threads"]))
         calibration = _calibration(directory, identity)
         retina = Retina(
-            config.retina, source, calibration, seed=settings.seed, device=settings.device, engine=engine_of(identity)
-        )
+            config.retina, source, calibration, seed=settings.seed, device=settings.device,
+            engine=engine_of(identity), precision=precision_of(identity),
+        )  # fmt: skip
         return retina, identity
-    engine = settings.engine or ENGINE
-    usable_engine(engine, usable_device(settings.device))
+    engine, precision = settings.engine or ENGINE, settings.precision or PRECISION
+    usable_engine(engine, usable_device(settings.device), precision)
     threads = settings.threads or min(os.cpu_count() or 1, MOST_THREADS)
     torch.set_num_threads(threads)
     log.info("new data directory %s: calibrating, once", directory.path)
@@ -68,7 +69,10 @@ def open_retina(
         config.retina, source, seed=settings.seed, patches=patches, device=settings.device, progress=progress
     )
     calibration.save(directory.calibration)
-    retina = Retina(config.retina, source, calibration, seed=settings.seed, device=settings.device, engine=engine)
+    retina = Retina(
+        config.retina, source, calibration, seed=settings.seed, device=settings.device,
+        engine=engine, precision=precision,
+    )  # fmt: skip
     identity = {
         "model": config.model_dump(mode="json"),
         "weights": {"name": str(source), "digest": retina.weights_digest},
@@ -77,6 +81,7 @@ def open_retina(
         "batch_shape": config.retina.batch_shape,
         "threads": threads,
         "engine": engine,
+        "precision": precision,
     }
     journal.put_meta("identity", json.dumps(identity))
     return retina, identity
@@ -86,6 +91,12 @@ def engine_of(identity: dict[str, Any]) -> Engine:
     """Who convolves for this directory; those made before there was a choice go on with what they had."""
     engine: Engine = identity.get("engine", "plain")
     return engine
+
+
+def precision_of(identity: dict[str, Any]) -> Precision:
+    """The numbers its retina computes with; those made before there was a choice have float32."""
+    precision: Precision = identity.get("precision", "float32")
+    return precision
 
 
 def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: Settings) -> None:
@@ -105,6 +116,8 @@ def _check(path: Path, identity: dict[str, Any], config: ModelConfig, settings: 
         raise _other(path, "threads", identity["threads"], settings.threads)
     if settings.engine not in (None, engine_of(identity)):
         raise _other(path, "engine", engine_of(identity), settings.engine)
+    if settings.precision not in (None, precision_of(identity)):
+        raise _other(path, "precision", precision_of(identity), settings.precision)
 
 
 def _check_weights(path: Path, identity: dict[str, Any], source: WeightsSource, seed: int) -> None:

@@ -18,7 +18,7 @@ import platformdirs
 import torch
 from tqdm import tqdm
 
-from model.backbone import ENGINE
+from model.backbone import ENGINE, PRECISION
 from model.calibration import Calibration
 from model.config import ModelConfig, PresetName
 from model.epochs import Epochs, Work
@@ -28,7 +28,7 @@ from model.weights import load_weights, parse_weights
 from service.errors import LearnRefused, SettingsError
 from service.experiment_features import KeptFeatures
 from service.experiment_rows import Column, KeptRows, Row, as_text, digest, table
-from service.identity import engine_of
+from service.identity import engine_of, precision_of
 from service.learn_directory import Eyes, LearnDirectory, asked_before, retina_threads
 from service.learn_sources import Gathered, JournalSource, from_recordings, pairs_of
 from service.offline import add_recording_options
@@ -205,7 +205,9 @@ def _gather(arguments: argparse.Namespace, config: ModelConfig, until: int | Non
                 f"with that: say --seed {made['seed']} (or name --weights, to see its patches again with another)"
             )
         calibration = Calibration.load(arguments.source / "calibration.safetensors")
-        return gathered, Eyes(made["weights"], int(made["seed"]), calibration, int(made["threads"]), engine_of(made))
+        return gathered, Eyes(
+            made["weights"], int(made["seed"]), calibration, int(made["threads"]), engine_of(made), precision_of(made)
+        )
     if arguments.weights is None:
         raise SettingsError(f"--weights has no default; the choices are {WEIGHTS_HELP}")
     weights = parse_weights(arguments.weights)
@@ -217,7 +219,8 @@ def _gather(arguments: argparse.Namespace, config: ModelConfig, until: int | Non
     else:
         gathered = from_recordings(pairs, vars(arguments), config, features, quiet=arguments.quiet)
     told = {"name": str(weights), "digest": load_weights(weights, seed=arguments.seed).digest}
-    return gathered, Eyes(told, arguments.seed, features.calibration(config.retina), retina_threads(), ENGINE)
+    calibration = features.calibration(config.retina)
+    return gathered, Eyes(told, arguments.seed, calibration, retina_threads(), ENGINE, PRECISION)
 
 
 def _served(arguments: argparse.Namespace, config: ModelConfig, eyes: Eyes) -> str:

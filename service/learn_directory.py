@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model.backbone import Engine
+from model.backbone import Engine, Precision
 from model.calibration import Calibration
 from model.config import ModelConfig
 from model.epochs import META
@@ -48,6 +48,7 @@ class Eyes(NamedTuple):
     calibration: Calibration
     threads: int
     engine: Engine
+    precision: Precision
 
     def identity(self, config: ModelConfig) -> dict[str, Any]:
         """The identity of a data directory with a learner of ``config``; see :mod:`service.identity`."""
@@ -59,6 +60,7 @@ class Eyes(NamedTuple):
             "batch_shape": config.retina.batch_shape,
             "threads": self.threads,
             "engine": self.engine,
+            "precision": self.precision,
         }
 
 

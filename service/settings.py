@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     engine: Literal["packed", "plain", "openvino"] | None = None
     """Who computes the retina; fixed when the data directory is made (then: packed). openvino, faster on a CPU, needs
     `pip install 'rjepa[openvino]'`; plain is torch's own way."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """What numbers the retina computes with; fixed when the data directory is made (then: float32). bfloat16 is faster
+    where the processor or the device has it, and its features are coarser."""
     lag_limit: Annotated[int, Field(ge=1)] = 240
     """Fixations waiting to be learned above which readyz says no, and the alarm lag is on."""
     disk_low_gb: Annotated[float, Field(ge=0.0)] = 2.0
