@@ -4,7 +4,7 @@ Passes of each size, by turns; what is told are medians. Each runs a while uncou
 the one before it may still spin. The rivals compute in float32 like the retina, with as many threads, from one ONNX
 export of the same folded network. A pass of one patch takes one thread of the packed retina's, as in a worker. Where
 openvino is installed, the retina that it computes (``--engine openvino``: one network for passes of all sizes) has a
-column of its own.
+column of its own, and so has ``--precision bfloat16`` where the default engine has that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.backbone import PATCH_PX, Backbone, Engine, PlainNetwork, images_of, same_bits
+from model.backbone import (
+    PATCH_PX,
+    PRECISION,
+    Backbone,
+    Engine,
+    PlainNetwork,
+    Precision,
+    images_of,
+    same_bits,
+    usable_engine,
+)
 from model.config import ModelConfig
 from model.deadleaves import dead_leaves
 from model.openvino_network import load_openvino, openvino_version
@@ -41,6 +51,7 @@ TURN_S = 0.03
 MOST_ROUNDS = 500
 RIVALS = ("onnxruntime", "openvino")
 CHOSEN = "--engine openvino"
+COARSE = "--precision bfloat16"
 Pass = Callable[[], NDArray[np.float32]]
 
 
@@ -81,7 +92,7 @@ def run(arguments: argparse.Namespace) -> Found:
 def told(found: Found, *, markdown: bool) -> str:
     """One line for each size of a pass and number of threads."""
     rivals = [name for name in RIVALS if name in found["rows"][0]["pass_ms"]]
-    ours = [name for name in ("plain", CHOSEN) if name in found["rows"][0]["pass_ms"]]
+    ours = [name for name in _SPELLED if name in found["rows"][0]["pass_ms"]]
     heading = ["threads", "patches of a pass", "a pass, ms", "a patch, ms", *(_SPELLED[name] for name in ours), *rivals]
     lines = [[*heading, "to the best", "largest difference"] if rivals else heading]
     for row in found["rows"]:
@@ -94,7 +105,7 @@ def told(found: Found, *, markdown: bool) -> str:
     return as_markdown(lines) if markdown else as_text(lines)
 
 
-_SPELLED = {"plain": "plain torch, ms", CHOSEN: f"{CHOSEN}, ms"}
+_SPELLED = {"plain": "plain torch, ms", CHOSEN: f"{CHOSEN}, ms", COARSE: f"{COARSE}, ms"}
 
 
 def _row(
@@ -102,10 +113,7 @@ def _row(
 ) -> dict[str, Any]:
     patches = dead_leaves(shape, seed=4)
     images = images_of(patches, torch.device(arguments.device))
-    own: tuple[Engine, Engine] = ("packed", "plain")
-    passes: dict[str, Pass] = {engine: _ours(weights, images, engine, arguments.device) for engine in own}
-    if arguments.device == "cpu" and openvino_version() is not None:
-        passes[CHOSEN] = _ours(weights, images, "openvino", arguments.device)
+    passes = _passes(weights, images, torch.device(arguments.device))
     if exported is not None:
         on_cpu = np.ascontiguousarray(images.cpu().numpy())
         makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
@@ -142,9 +150,23 @@ def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[st
     return {each.name: 1000.0 * each.median_s for each in timed}
 
 
-def _ours(weights: Weights, images: Tensor, engine: Engine, device: str) -> Pass:
+def _passes(weights: Weights, images: Tensor, device: torch.device) -> dict[str, Pass]:
+    """Of our own engines, those that are here."""
+
+    def ours(engine: Engine, precision: Precision = PRECISION) -> Pass:
+        return _ours(weights, images, str(device), engine, precision)
+
+    passes = {"packed": ours("packed"), "plain": ours("plain")}
+    if device.type == "cpu" and openvino_version() is not None:
+        passes[CHOSEN] = ours("openvino")
+    if device.type != "cpu" or usable_engine("packed", device, "bfloat16") == "packed":
+        passes[COARSE] = ours("packed", "bfloat16")
+    return passes
+
+
+def _ours(weights: Weights, images: Tensor, device: str, engine: Engine, precision: Precision) -> Pass:
     shape = max(len(images), ModelConfig.preset("default").retina.batch_shape)
-    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device=device, engine=engine)
+    backbone = Backbone(weights, {}, stages="all", batch_shape=shape, device=device, engine=engine, precision=precision)
 
     def run_it() -> NDArray[np.float32]:
         pooled: NDArray[np.float32] = torch.cat(backbone.run(images), dim=1).cpu().numpy()

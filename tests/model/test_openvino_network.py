@@ -121,3 +121,16 @@ def test_without_openvino_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 def test_it_is_for_the_cpu() -> None:
     with pytest.raises(ModelError, match="for the CPU, not for cuda: say engine packed"):
         usable_engine("openvino", torch.device("cuda"))
+
+
+@needs_openvino
+def test_bfloat16_is_coarser_or_refused_by_name(small: SmallRetina, alone: np.ndarray) -> None:
+    if "BF16" not in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(ModelError, match="no bfloat16 on this processor: say precision float32"):
+            usable_engine("openvino", torch.device("cpu"), "bfloat16")
+        return
+    coarse = Retina(SMALL, RANDOM, small.calibration, seed=0, engine="openvino", precision="bfloat16")
+    assert compiled(coarse).get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
+    z = coarse.features(PATCHES)
+    np.testing.assert_array_equal(coarse.features(PATCHES[:1]), z[:1])
+    assert 0.0 < np.sqrt(np.mean((z - alone) ** 2)) <= 0.1 * alone.std()

@@ -131,6 +131,32 @@ def test_packed_features_have_the_same_bits_on_any_number_of_threads(small: Smal
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_bfloat16_is_coarser_and_keeps_the_rule_of_bits(
+    small: SmallRetina, alone: np.ndarray, engine: Engine, device: str
+) -> None:
+    coarse = Retina(SMALL, RANDOM, small.calibration, seed=0, device=device, engine=engine, precision="bfloat16")
+    z = coarse.features(PATCHES)
+    for size in (1, 3, 8):
+        np.testing.assert_array_equal(coarse.features(PATCHES[:size]), z[:size])
+    assert coarse.backbone.pooled(PATCHES[:1]).dtype == np.float32
+    assert 0.0 < np.sqrt(np.mean((z - alone) ** 2)) <= 0.1 * alone.std()
+    assert (coarse.describe()["precision"], small.retina.describe()["precision"]) == ("bfloat16", "float32")
+
+
 def pooled_by_torchvision(tensors: dict[str, Tensor], patches: np.ndarray) -> np.ndarray:
     """torchvision's own network, in float64, watched from outside: (N, 3904)."""
     net = resnet50(weights=None)

@@ -85,7 +85,7 @@ def test_the_retina_is_measured_by_itself() -> None:
     found = bench_retina.run(options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1"))
     assert [row["shape"] for row in found["rows"]] == [1] * len(found["rows"])
     ours = {"packed", "plain"} | ({bench_retina.CHOSEN} if openvino_version() is not None else set())
-    assert all(set(row["pass_ms"]) == ours for row in found["rows"])
+    assert all(set(row["pass_ms"]) - {bench_retina.COARSE} == ours for row in found["rows"])
     assert len(bench_retina.told(found, markdown=True).splitlines()) == 2 + len(found["rows"])
 
 

@@ -54,6 +54,7 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
         ({"threads": threads}, f"threads {threads - 1}, not {threads}"),
         ({"engine": "plain"}, "engine packed, not plain"),
         ({"engine": "openvino"}, "engine packed, not openvino"),
+        ({"precision": "bfloat16"}, "precision float32, not bfloat16"),
     ]:
         with pytest.raises(DirectoryRefused, match=told) as caught:
             opened(data_dir, **refused)  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ def test_what_it_was_made_with_opens_it_and_nothing_else(data_dir: Path, tmp_pat
 def test_one_made_before_the_retina_was_packed_goes_on_as_it_was(data_dir: Path) -> None:
     assert identity_of(data_dir)["engine"] == "packed"
     packed = opened(data_dir)
-    older = {key: value for key, value in identity_of(data_dir).items() if key != "engine"}
+    older = {key: value for key, value in identity_of(data_dir).items() if key not in ("engine", "precision")}
     with closing(Journal(data_dir / "rjepa.db")) as journal:
         journal.put_meta("identity", json.dumps(older))
     plain = opened(data_dir)
@@ -75,7 +76,7 @@ def test_one_made_before_the_retina_was_packed_goes_on_as_it_was(data_dir: Path)
         retina, _ = open_retina(
             directory, journal, ModelConfig.preset("default"), parse_weights("random"), told, lambda *_: None
         )
-    assert retina.describe()["engine"] == "plain"
+    assert (retina.describe()["engine"], retina.describe()["precision"]) == ("plain", "float32")
 
 
 @pytest.fixture
@@ -97,6 +98,15 @@ def test_one_made_with_openvino_goes_on_with_it_alone(tmp_path: Path, quick_cali
         Snapshot({}, {}), Place(journal=0, timeline=0, cursors={}, sequences={}), identity_of(path), "cpu"
     )
     assert (written.identity["engine"], written.openvino_version) == ("openvino", openvino_version())
+
+
+def test_one_made_with_bfloat16_goes_on_with_it_alone(tmp_path: Path, quick_calibration: ModelConfig) -> None:
+    path = tmp_path / "data"
+    z = opened(path, quick_calibration, precision="bfloat16")
+    assert identity_of(path)["precision"] == "bfloat16"
+    assert np.array_equal(opened(path, quick_calibration), z), "it need not be named again"
+    with pytest.raises(DirectoryRefused, match="precision bfloat16, not float32"):
+        opened(path, quick_calibration, precision="float32")
 
 
 def test_without_openvino_nothing_is_begun_and_nothing_goes_on(
