@@ -5,13 +5,18 @@ the one before it may still spin. The rivals compute in float32 like the retina,
 export of the same folded network. A pass of one patch takes one thread of the packed retina's, as in a worker. Where
 openvino is installed, the retina that it computes (``--engine openvino``: one network for passes of all sizes) has a
 column of its own, and so has ``--precision bfloat16`` where the default engine has that.
+
+A viewer alone sends a patch four times a second, and no thread and no cache is warm then: one patch after a rest is
+measured too, by turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +54,8 @@ SECONDS = 4.0
 TURN_S = 0.03
 """Of one turn: so long uncounted, and so long timed."""
 MOST_ROUNDS = 500
+RESTS = 40
+REST_S = 0.25
 RIVALS = ("onnxruntime", "openvino")
 CHOSEN = "--engine openvino"
 COARSE = "--precision bfloat16"
@@ -64,12 +71,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=SECONDS, metavar="S", help=f"of measuring for each line ({SECONDS:g})"
     )
     parser.add_argument(
+        "--rests", type=int, default=RESTS, metavar="N", help=f"how often each sees one patch after a rest ({RESTS})"
+    )
+    parser.add_argument(
         "--rivals", nargs="*", choices=RIVALS, default=list(RIVALS), help="beside whom (both; nothing: nobody)"
     )
 
 
 def run(arguments: argparse.Namespace) -> Found:
-    """One row for each size of a pass and number of threads. Raises :class:`BenchRefused` where a rival is missing."""
+    """One row for each size of a pass and number of threads, and what one patch after a rest takes with the most.
+
+    Raises :class:`BenchRefused` where a rival is missing.
+    """
     for name in arguments.rivals:
         if importlib.util.find_spec(name) is None or importlib.util.find_spec("onnxscript") is None:
             raise BenchRefused(f"{name} is not installed: pip install 'rjepa[bench]', or say --rivals with nothing")
@@ -78,21 +91,35 @@ def run(arguments: argparse.Namespace) -> Found:
     before, rows = torch.get_num_threads(), []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), same_bits():
         exported = _export(weights, Path(folder) / "retina.onnx") if arguments.rivals else None
-        bar = tqdm(total=len(each) * len(arguments.shapes), desc="retina", unit="shape", disable=arguments.quiet)
-        with bar:
+        total = len(each) * len(arguments.shapes) + 1
+        found: Found = {"device": arguments.device, "rows": rows}
+        with tqdm(total=total, desc="retina", unit="shape", disable=arguments.quiet) as bar:
             for threads in each:
                 torch.set_num_threads(threads)
                 for shape in arguments.shapes:
                     rows.append(_row(weights, exported, arguments, threads, shape))
                     bar.update()
+            found["rested"] = _rested(weights, exported, arguments, each[-1])
+            bar.update()
     torch.set_num_threads(before)
-    return {"device": arguments.device, "rows": rows}
+    return found
 
 
 def told(found: Found, *, markdown: bool) -> str:
-    """One line for each size of a pass and number of threads."""
+    """One line for each size of a pass and number of threads; and one patch after a rest."""
+    table = as_markdown if markdown else as_text
+    if "rested" not in found:
+        return table(_lines(found))
+    rested = found["rested"]
+    names = list(rested["pass_ms"])
+    line = [str(rested["threads"]), *(f"{rested['pass_ms'][name]:.1f}" for name in names)]
+    after = table([["threads", *(_SPELLED.get(name, name) for name in names)], line])
+    return f"{table(_lines(found))}\n\nOne patch after a rest of {1000 * rested['rest_s']:.0f} ms:\n\n{after}"
+
+
+def _lines(found: Found) -> list[list[str]]:
     rivals = [name for name in RIVALS if name in found["rows"][0]["pass_ms"]]
-    ours = [name for name in _SPELLED if name in found["rows"][0]["pass_ms"]]
+    ours = [name for name in _SPELLED if name in found["rows"][0]["pass_ms"] and name != "packed"]
     heading = ["threads", "patches of a pass", "a pass, ms", "a patch, ms", *(_SPELLED[name] for name in ours), *rivals]
     lines = [[*heading, "to the best", "largest difference"] if rivals else heading]
     for row in found["rows"]:
@@ -102,22 +129,16 @@ def told(found: Found, *, markdown: bool) -> str:
         if rivals:
             line += [f"{row['ratio']:.2f}", f"{row['difference']:.0e}"]
         lines.append(line)
-    return as_markdown(lines) if markdown else as_text(lines)
+    return lines
 
 
-_SPELLED = {"plain": "plain torch, ms", CHOSEN: f"{CHOSEN}, ms", COARSE: f"{COARSE}, ms"}
+_SPELLED = {"packed": "a pass, ms", "plain": "plain torch, ms", CHOSEN: f"{CHOSEN}, ms", COARSE: f"{COARSE}, ms"}
 
 
 def _row(
     weights: Weights, exported: Path | None, arguments: argparse.Namespace, threads: int, shape: int
 ) -> dict[str, Any]:
-    patches = dead_leaves(shape, seed=4)
-    images = images_of(patches, torch.device(arguments.device))
-    passes = _passes(weights, images, torch.device(arguments.device))
-    if exported is not None:
-        on_cpu = np.ascontiguousarray(images.cpu().numpy())
-        makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
-        passes |= {name: makers[name](exported, on_cpu, threads) for name in arguments.rivals}
+    passes = _passes(weights, exported, arguments, threads, shape)
     mine = passes["packed"]()
     largest = max((float(np.abs(passes[name]() - mine).max()) for name in arguments.rivals), default=0.0)
     took = _medians_ms(passes, arguments.seconds, arguments.device)
@@ -126,6 +147,23 @@ def _row(
         row["ratio"] = took["packed"] / min(took[name] for name in arguments.rivals)
         row["difference"] = largest / float(np.abs(mine).max())
     return row
+
+
+def _rested(weights: Weights, exported: Path | None, arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
+    """Of one patch, the median of each."""
+    passes = _passes(weights, exported, arguments, threads, 1)
+    del passes["plain"]  # a worker with that sees eight at once
+    names = list(passes)
+    took: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(arguments.rests):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(REST_S)
+            begun = time.perf_counter()
+            passes[name]()
+            took[name].append(time.perf_counter() - begun)
+    medians = {name: 1000.0 * statistics.median(seconds) for name, seconds in took.items()}
+    return {"threads": threads, "rest_s": REST_S, "rests": arguments.rests, "pass_ms": medians}
 
 
 def encoder_pass_ms(seconds: float = 2.0, patches: int | None = None) -> float:
@@ -150,8 +188,12 @@ def _medians_ms(passes: dict[str, Pass], seconds: float, device: str) -> dict[st
     return {each.name: 1000.0 * each.median_s for each in timed}
 
 
-def _passes(weights: Weights, images: Tensor, device: torch.device) -> dict[str, Pass]:
-    """Of our own engines, those that are here."""
+def _passes(
+    weights: Weights, exported: Path | None, arguments: argparse.Namespace, threads: int, shape: int
+) -> dict[str, Pass]:
+    """Of our own engines those that are here, and the rivals asked for."""
+    device = torch.device(arguments.device)
+    images = images_of(dead_leaves(shape, seed=4), device)
 
     def ours(engine: Engine, precision: Precision = PRECISION) -> Pass:
         return _ours(weights, images, str(device), engine, precision)
@@ -161,6 +203,10 @@ def _passes(weights: Weights, images: Tensor, device: torch.device) -> dict[str,
         passes[CHOSEN] = ours("openvino")
     if device.type != "cpu" or usable_engine("packed", device, "bfloat16") == "packed":
         passes[COARSE] = ours("packed", "bfloat16")
+    if exported is not None:
+        on_cpu = np.ascontiguousarray(images.cpu().numpy())
+        makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+        passes |= {name: makers[name](exported, on_cpu, threads) for name in arguments.rivals}
     return passes
 
 

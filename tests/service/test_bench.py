@@ -81,11 +81,15 @@ def test_ingest_is_measured_through_the_door() -> None:
     assert f"{row['door'] / row['sqlite']:.2f}" in bench_ingest.told(found, markdown=True)
 
 
-def test_the_retina_is_measured_by_itself() -> None:
-    found = bench_retina.run(options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1"))
+def test_the_retina_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_retina, "REST_S", 0.01)
+    found = bench_retina.run(options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1", "--rests", "1"))
     assert [row["shape"] for row in found["rows"]] == [1] * len(found["rows"])
     ours = {"packed", "plain"} | ({bench_retina.CHOSEN} if openvino_version() is not None else set())
     assert all(set(row["pass_ms"]) - {bench_retina.COARSE} == ours for row in found["rows"])
+    assert set(found["rested"]["pass_ms"]) - {bench_retina.COARSE} == ours - {"plain"}
+    assert "One patch after a rest of 10 ms:" in bench_retina.told(found, markdown=True)
+    del found["rested"]
     assert len(bench_retina.told(found, markdown=True).splitlines()) == 2 + len(found["rows"])
 
 
