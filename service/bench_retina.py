@@ -88,7 +88,8 @@ def run(arguments: argparse.Namespace) -> Found:
             raise BenchRefused(f"{name} is not installed: pip install 'rjepa[bench]', or say --rivals with nothing")
     each = [arguments.threads] if arguments.threads is not None else sorted({1, retina_threads()})
     weights = load_weights(parse_weights("random"), seed=0)
-    before, rows = torch.get_num_threads(), []
+    before = torch.get_num_threads()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), same_bits():
         exported = _export(weights, Path(folder) / "retina.onnx") if arguments.rivals else None
         total = len(each) * len(arguments.shapes) + 1

@@ -83,7 +83,9 @@ def test_ingest_is_measured_through_the_door() -> None:
 
 def test_the_retina_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_retina, "REST_S", 0.01)
-    found = bench_retina.run(options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1", "--rests", "1"))
+    asked = options("retina", "--rivals", "--shapes", "1", "--seconds", "0.1", "--rests", "1")
+    asked.threads = 1
+    found = bench_retina.run(asked)
     assert [row["shape"] for row in found["rows"]] == [1] * len(found["rows"])
     ours = {"packed", "plain"} | ({bench_retina.CHOSEN} if openvino_version() is not None else set())
     assert all(set(row["pass_ms"]) - {bench_retina.COARSE} == ours for row in found["rows"])
