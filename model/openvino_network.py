@@ -73,7 +73,10 @@ def check_openvino(device: torch.device, precision: str) -> None:
 
 
 class OpenvinoNetwork:
-    """The pooled activities of a folded ResNet-50, for any number of images; with as many threads as torch has now."""
+    """The pooled activities of a folded ResNet-50, for any number of images.
+
+    With as many threads as torch has now, or one for each core where that is fewer.
+    """
 
     def __init__(self, net: Any, precision: str) -> None:
         """Compile ``net``, float32, which is needed no longer, for what :func:`check_openvino` has let through."""

@@ -59,7 +59,7 @@ def test_a_rows_bits_depend_on_nothing_else_nor_on_threads(
     torch.set_num_threads(threads)
     made = single if threads == 1 else retina(small)
     torch.set_num_threads(before)
-    assert compiled(made).get_property("INFERENCE_NUM_THREADS") == threads
+    assert 1 <= compiled(made).get_property("INFERENCE_NUM_THREADS") <= threads, "a core's second thread is left alone"
     assert made.backbone.sizes[-1] == 8
     random = np.random.default_rng(0)
     for size in (1, 2, 3, 4, 5, 8, 8, 9, 17):
