@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from model.backbone import ENGINE, PRECISION, Engine, Precision, usable_device, usable_engine
 from model.calibration import Calibration, calibrate
 from model.config import RetinaConfig
 from model.retina import Retina
@@ -29,14 +30,19 @@ class KeptFeatures:
     """z of patches, computed once for each calibration; ``folder`` keeps calibrations and features by their digests."""
 
     def __init__(
-        self, folder: Path, source: WeightsSource, *, seed: int, device: str = "cpu", quiet: bool = False
-    ) -> None:
-        """Raises :class:`ExperimentRefused` where ``folder`` can't be made."""
+        self, folder: Path, source: WeightsSource, *, seed: int, device: str = "cpu", quiet: bool = False,
+        engine: Engine = ENGINE, precision: Precision = PRECISION,
+    ) -> None:  # fmt: skip
+        """Raises :class:`ExperimentRefused` where ``folder`` can't be made, ModelError where the engine isn't there."""
+        usable_engine(engine, usable_device(device), precision)
         self._folder = folder
         self._source = source
         self._seed = seed
         self._device = device
         self._quiet = quiet
+        self.engine = engine
+        self.precision = precision
+        self._way = [] if (engine, precision) == (ENGINE, PRECISION) else [engine, precision]
         self._calibrations: dict[str, Calibration] = {}
         self._retinas: dict[str, Retina] = {}
         try:
@@ -67,13 +73,13 @@ class KeptFeatures:
     def features(self, config: RetinaConfig, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """z, (N, m), of ``patches``, (N, 50, 50, 3) uint8 RGB. Raises ModelError."""
         calibration = self.calibration(config)
-        path = self._folder / f"features-{digest([calibration.digest, patches_digest(patches)])}.npy"
+        path = self._folder / f"features-{digest([calibration.digest, patches_digest(patches), *self._way])}.npy"
         if path.exists():
             kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
             return kept
-        retina = self._retina(config)
         parts = []
         with self._bar("features", total=len(patches)) as bar, _all_threads():
+            retina = self._retina(config)
             for first in range(0, len(patches), _AT_ONCE):
                 parts.append(retina.features(patches[first : first + _AT_ONCE]))
                 bar.update(len(parts[-1]))
@@ -91,7 +97,10 @@ class KeptFeatures:
     def _retina(self, config: RetinaConfig) -> Retina:
         calibration = self.calibration(config)
         if calibration.digest not in self._retinas:
-            made = Retina(config, self._source, calibration, seed=self._seed, device=self._device)
+            made = Retina(
+                config, self._source, calibration, seed=self._seed, device=self._device,
+                engine=self.engine, precision=self.precision,
+            )  # fmt: skip
             self._retinas[calibration.digest] = made
         return self._retinas[calibration.digest]
 

@@ -18,7 +18,7 @@ import platformdirs
 import torch
 from tqdm import tqdm
 
-from model.backbone import ENGINE, PRECISION
+from model.backbone import ENGINE, PRECISION, Engine, Precision
 from model.calibration import Calibration
 from model.config import ModelConfig, PresetName
 from model.epochs import Epochs, Work
@@ -204,6 +204,12 @@ def _gather(arguments: argparse.Namespace, config: ModelConfig, until: int | Non
                 f"{arguments.source} began with --seed {made['seed']}, and what is learned from its features goes on "
                 f"with that: say --seed {made['seed']} (or name --weights, to see its patches again with another)"
             )
+        for what, kept in (("engine", engine_of(made)), ("precision", precision_of(made))):
+            if vars(arguments)[what] not in (None, kept):
+                raise LearnRefused(
+                    f"the features of {arguments.source} were made with {what} {kept}: say that (or name --weights, to "
+                    f"see its patches again with {what} {vars(arguments)[what]})"
+                )
         calibration = Calibration.load(arguments.source / "calibration.safetensors")
         return gathered, Eyes(
             made["weights"], int(made["seed"]), calibration, int(made["threads"]), engine_of(made), precision_of(made)
@@ -212,15 +218,16 @@ def _gather(arguments: argparse.Namespace, config: ModelConfig, until: int | Non
         raise SettingsError(f"--weights has no default; the choices are {WEIGHTS_HELP}")
     weights = parse_weights(arguments.weights)
     features = KeptFeatures(
-        arguments.cache, weights, seed=arguments.seed, device=arguments.device, quiet=arguments.quiet
-    )
+        arguments.cache, weights, seed=arguments.seed, device=arguments.device, quiet=arguments.quiet,
+        engine=arguments.engine or ENGINE, precision=arguments.precision or PRECISION,
+    )  # fmt: skip
     if arguments.source is not None:
         gathered = JournalSource(arguments.source).seen_again(config, features, until)
     else:
         gathered = from_recordings(pairs, vars(arguments), config, features, quiet=arguments.quiet)
     told = {"name": str(weights), "digest": load_weights(weights, seed=arguments.seed).digest}
     calibration = features.calibration(config.retina)
-    return gathered, Eyes(told, arguments.seed, calibration, retina_threads(), ENGINE, PRECISION)
+    return gathered, Eyes(told, arguments.seed, calibration, retina_threads(), features.engine, features.precision)
 
 
 def _served(arguments: argparse.Namespace, config: ModelConfig, eyes: Eyes) -> str:
@@ -271,6 +278,8 @@ def _parser() -> argparse.ArgumentParser:
            "names beside them what was looked at")  # fmt: skip
     option("--into", type=Path, required=True, metavar="DIR", help="where checkpoints and rows go; a data directory")
     option("--weights", metavar="WEIGHTS", help=f"{WEIGHTS_HELP}; with --from: see the kept patches again with these")
+    option("--engine", choices=get_args(Engine), help="who computes the retina, here and live (packed)")
+    option("--precision", choices=get_args(Precision), help="what numbers the retina computes with (float32)")
     option("--preset", choices=get_args(PresetName), default="default", help="the learner's configuration (default)")
     option("--gates", choices=["two-point", "modular", "dense"], help="connectivity of the gates (the preset's)")
     option("--gradient", choices=GRADIENTS, default="rfp", help="credit carried forward, or through time (rfp)")

@@ -157,7 +157,7 @@ class LearnDirectory:
 
 _UNTOLD = {
     "until": "sources: a journal or recordings",
-    "fixations": "fixations: the recordings, how they are read, or the journal changed",
+    "fixations": "fixations: the recordings, how they are read or seen, or the journal changed",
     "calibration": "weights or another seed of the retina",
 }
 """What a digest can't tell: in words, what is other."""

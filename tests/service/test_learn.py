@@ -360,6 +360,12 @@ def test_patches_of_a_journal_are_seen_again(journal: Path, made_directory: Path
     assert len(list(cache.glob("features-*.npy"))) == 1
     with pytest.raises(DirectoryRefused, match="begun with other fixations"):
         learn_cli.main(command)
+    coarse = [*words(short, tmp_path / "coarse", "--epochs", 0), "--sequence-length", "4", "--precision", "bfloat16"]
+    with pytest.raises(LearnRefused, match="made with precision float32: say that"):
+        learn_cli.main(coarse)
+    assert learn_cli.main([*coarse, "--weights", "random", "--cache", str(cache)]) == 0
+    assert len(list(cache.glob("features-*.npy"))) == 2, "others than those of float32"
+    assert JournalSource(tmp_path / "coarse").identity["precision"] == "bfloat16"
 
 
 def test_a_checkpoint_says_how_far_it_is(journal: Path, tmp_path: Path) -> None:
