@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.errors import ModelError
+from model.host import upload
 from model.openvino_network import OpenvinoNetwork, check_openvino
 from model.packed import PackedNetwork, averaged, can_pack
 from model.weights import Weights, empty_backbone
@@ -263,10 +265,15 @@ def _fold(module: nn.Module) -> None:
 
 def images_of(patches: np.ndarray, device: torch.device) -> Tensor:
     """(N, 50, 50, 3) uint8 -> (N, 3, 50, 50) float32, channels last, as ImageNet's networks take it."""
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    deviation = torch.tensor(IMAGENET_DEVIATION, device=device)
-    pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(device)
+    mean, deviation = _usual(device)
+    pixels = upload(torch.from_numpy(np.ascontiguousarray(patches)), torch.empty(0, dtype=torch.uint8, device=device))
     return ((pixels.float() / 255.0 - mean) / deviation).permute(0, 3, 1, 2)
+
+
+@cache
+def _usual(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of ImageNet's pixels, 3 each; they go to a device once. Not to be changed."""
+    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_DEVIATION, device=device)
 
 
 def _pooled_areas(net: nn.Module, images: Tensor) -> list[Tensor]:

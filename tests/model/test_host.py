@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import host, learner, rfp, rgc
+from model import backbone, host, learner, rfp, rgc
 from model.config import ModelConfig
 from model.host import Later, number, unwaited, upload
 from model.learner import Learner, Look
@@ -86,7 +86,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(learner, "energy", lambda z: on_the_host(z) or 1.0)
     monkeypatch.setattr(learner, "is_repeat", lambda z, kept, threshold: on_the_host(z, kept) is not None)
     with contextlib.ExitStack() as after:
-        for kept in (rgc._one_by_one, rfp._places):
+        for kept in (rgc._one_by_one, rfp._places, backbone._usual):
             kept.cache_clear()
             after.callback(kept.cache_clear)
         with FakeTensorMode():
@@ -112,6 +112,17 @@ def test_a_step_on_a_card_reads_twice_and_waits_for_nothing_else(kind: str, read
     retractions = sum(count == 3 for count in late)
     assert set(late) <= {2, 3}, "one before anything changes, one at the end; one more where V goes back"
     assert retractions == (STEPS - CALM - 1) // 10
+
+
+def test_patches_go_to_a_card_without_a_wait(reads: list[int]) -> None:
+    card = torch.device("cuda")
+    patches = np.zeros((2, backbone.PATCH_PX, backbone.PATCH_PX, 3), np.uint8)
+    backbone.images_of(patches, card)
+    with Ways() as ways:
+        images = backbone.images_of(patches, card)
+    assert ways.waited == []
+    assert (images.is_cuda, images.shape) == (True, (2, 3, backbone.PATCH_PX, backbone.PATCH_PX))
+    assert reads == []
 
 
 def test_the_acted_card_would_find_a_number_read_by_the_way(reads: list[int]) -> None:
