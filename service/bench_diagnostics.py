@@ -4,7 +4,8 @@ Three learners take the same features by turns: one with nobody watching; one wa
 they come alone; one watched in turns of a full pass of the retina, after which the measures catch up. The price is the
 difference to the first. Beside it stands what each measure was timed at inside that loop; what these leave of the
 difference the learner's own step took longer, by telling of itself and by caches that it no longer has to itself.
-What is done on other threads is told as time of a core.
+What is done on other threads, regressions and looks, is told as time of a core; each learner's is waited for before the
+next has its turn, so that it falls on none of the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,19 @@ from tqdm import tqdm
 from model.action import Look
 from model.config import ModelConfig
 from model.diagnostics import Diagnostics
+from model.helper import helper
 from model.learner import Learner
 from service.bench_record import Found
 from service.bench_retina import encoder_pass_ms
+from service.errors import BenchRefused
 from service.experiment_rows import as_markdown, as_text
 
 FIXATIONS = 3000
 BLOCK = 96
 WARM = 200
+LEAST = -(-WARM // BLOCK) * BLOCK + 1
+"""Of fewer none would be counted."""
+TICK_S = 0.001
 STREAM = "viewer"
 MEASURES = {
     "twin": "the untrained twin, for the learned skill",
@@ -50,7 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Found:
-    """Milliseconds of a fixation with and without, and where those went that are more."""
+    """Milliseconds of a fixation with and without, and where those went that are more. Raises :class:`BenchRefused`."""
+    if arguments.fixations < LEAST:
+        raise BenchRefused(f"--fixations is {arguments.fixations}: give at least {LEAST}, the first are not counted")
     torch.set_num_threads(1)
     config = ModelConfig.preset("default")
     shape = config.retina.batch_shape
@@ -73,8 +82,11 @@ def run(arguments: argparse.Namespace) -> Found:
                 else:
                     for features, look in seen:
                         plain.observe(STREAM, features, look)
+                ended = time.perf_counter()
+                if name in loops:
+                    loops[name].settle()
                 if first >= WARM:
-                    took[name].append(1000 * (time.perf_counter() - begun) / BLOCK)
+                    took[name].append(1000 * (ended - begun) / BLOCK)
                     cores[name].append(1000 * (time.process_time() - core) / BLOCK)
                 elif name in loops:
                     loops[name].clock.clear()
@@ -97,6 +109,8 @@ class _Watched:
         self._learner = Learner(config, seed=0)
         self._diagnostics = Diagnostics(self._learner, seed=0)
         self._turn = turn
+        self._helper = helper("diagnostics")
+        self._looks: list[Future[dict[str, Any]]] = []
         self.clock: Counter[str] = Counter()
         """Seconds by measure; of ``all``, whatever the diagnostics do beside the learner."""
         _time(self._diagnostics._twin, "step", self.clock, "twin")
@@ -112,9 +126,17 @@ class _Watched:
         for number, (features, look) in enumerate(seen, 1):
             self._diagnostics.after(STREAM, self._learner.observe(STREAM, features, look))
             if self._diagnostics.due(STREAM):
-                self._diagnostics.moment(STREAM)
+                self._looks.append(self._helper.submit(self._diagnostics.moment(STREAM).look))
             if number % self._turn == 0:
                 self._diagnostics.catch_up()
+
+    def settle(self) -> None:
+        """Wait for what is done on other threads."""
+        for look in self._looks:
+            look.result()
+        self._looks.clear()
+        while self._diagnostics.busy:
+            time.sleep(TICK_S)
 
     def parts(self, fixations: int) -> dict[str, float]:
         """Milliseconds of a fixation by measure."""

@@ -108,7 +108,10 @@ def _used(worker: BenchWorker, before: Any, span: tuple[float, float]) -> dict[s
 
 
 def _highest(directories: Directories, done: Callable[[str], None]) -> dict[str, Any]:
-    """By halving: the highest rate of all 16 streams together at which p99 stays under the limit, and every try."""
+    """By halving: the highest rate of all 16 streams together at which p99 stays under the limit, and every try.
+
+    Every try meets a checkpoint, so that none passes for want of one.
+    """
     tries: list[dict[str, Any]] = []
 
     def passes(rate_hz: float) -> bool:
@@ -121,7 +124,8 @@ def _highest(directories: Directories, done: Callable[[str], None]) -> dict[str,
         tries.append(row)
         return bool(row["learned_ms"]["p99"] < LIMIT_MS)
 
-    with directories.worker("--lag-limit", "100000") as worker, Load(worker.address) as load:
+    words = ("--lag-limit", "100000", "--checkpoint-every", f"{PROBE_S:g}")
+    with directories.worker(*words) as worker, Load(worker.address) as load:
         viewers = load.add(PROBE_STREAMS, RATE_HZ)
         load.run(WARM_S)
         low, high = 0.0, PROBE_STREAMS * RATE_HZ

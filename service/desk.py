@@ -155,9 +155,10 @@ class Desk:
             self._embeds.clear()
             self._patches.clear()
         for entry, left in waiting.items():
-            left.call.refuse(
-                503, "stopping", f"the worker ends; command {entry} is journalled and carried out next time"
-            )
+            told = f"the worker ends; command {entry} is journalled and carried out next time"
+            if left.name == "checkpoint":  # where its turn has come it is taken yet, and not next time
+                told = f"the worker ends; checkpoint {entry} is taken before or next time, see GET /v1/checkpoints"
+            left.call.refuse(503, "stopping", told)
         self._teller.close()
         for embed in embeds:
             embed.call.refuse(503, "stopping", "the worker ends")

@@ -35,6 +35,8 @@ TURN_S = 0.05
 IDLE_S = 0.5
 PATIENCE_S = 5.0
 """How long a checkpoint waits for a moment at which the diagnostics need not be waited for."""
+LOOKS_S = 15.0
+"""How long while looks are made: as long as those of all streams that began together take beside them."""
 SOON_S = 0.01
 """How often that is asked while nothing comes."""
 RETRY_S = 0.5
@@ -241,7 +243,9 @@ class LearningLoop:
     def _may_pack(self, since_s: float) -> bool:
         """Whether a checkpoint wanted since then may be packed: it holds no fixation up, or has waited long enough."""
         watching = self._applier.watching
-        return watching is None or not watching.busy or time.monotonic() - since_s > PATIENCE_S
+        if watching is None or not watching.busy:
+            return True
+        return time.monotonic() - since_s > (LOOKS_S if watching.looking else PATIENCE_S)
 
     def _take_checkpoint(self, entry: int, arguments: dict[str, Any]) -> None:
         def done(outcome: Manifest | StorageFailed) -> None:

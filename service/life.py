@@ -19,6 +19,7 @@ from model.diagnostics import Diagnostics
 from model.learner import Learner
 from model.retina import Retina
 from model.weights import parse_weights
+from service import collector
 from service.alarms import Alarms
 from service.checkpointing import CheckpointWriter
 from service.checkpoints import Checkpoints
@@ -148,6 +149,7 @@ class Life:
             wake=self._wake, stop=self._stop, checkpoint_every_s=settings.checkpoint_every,
         )  # fmt: skip
         control = ControlServer(outside.context, settings.data_dir, desk, on_end=self._stop.ask)
+        collector.leave_out()
         for thread in (control, writer, ingest, *self._care(journal, checkpoints, alarms, drops)):
             thread.start()
             stack.callback(thread.stop)

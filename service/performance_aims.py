@@ -92,8 +92,9 @@ AIMS = (
     ),
     Aim("default learner's step, ms", "step", lambda found: found["default"]["step_ms"], 2.0),
     *(
-        Aim(f"100 steps back, anew, n = {units:,}: times the dense step, compiled", "step",
-            _step("dense-compiled", units, "to_anew"), least=30.0, form="{:.1f}")
+        Aim(f"100 steps back, {how}, n = {units:,}: times the dense step, compiled", "step",
+            _step("dense-compiled", units, name), least=30.0, form="{:.1f}")
+        for how, name in (("as stored", "to_stored"), ("anew", "to_anew"))
         for units in (512, 1024, 2048)
     ),
     *(

@@ -27,8 +27,9 @@ from service.errors import CheckpointBad
 from service.journal import Alarm, Entry, Turn
 from service.schema import LOOK
 
-MOST_LOOKS = 4
-"""Looks that may wait to be made; the next one waits for the first."""
+MOST_LOOKS = 16
+"""Looks that may wait to be made, the next one waits for the first: one of each stream that has windows, for streams
+that began together are looked at together. Each holds its own copies, some 5 MB."""
 
 log = logging.getLogger("rjepa.diagnostics")
 
@@ -80,6 +81,11 @@ class Watching:
             del self._known[stream]
         why = "the learner went back to a checkpoint"
         return [_cleared(warned["kind"], why, stream) for stream, look in void.items() for warned in look["alarms"]]
+
+    @property
+    def looking(self) -> bool:
+        """Whether looks are still being made."""
+        return any(not look.made.done() for look in self._pending)
 
     @property
     def busy(self) -> bool:

@@ -10,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-from service import log
+from service import collector, log
 from service.mailbox import Mailbox, Stop
 from service.outside import opened
 from service.parent import end_with_parent
@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, asked)
     signal.signal(signal.SIGINT, asked)
+    collector.hold_back()
     with opened(settings) as outside:
         from service.life import Life  # torch takes seconds; what can be refused without it is refused before
 

@@ -9,6 +9,7 @@ their spools.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import mmap
 import os
@@ -130,9 +131,16 @@ def _live(data_dir: str, ingest: str, publish: str, checkpoint_every_s: float, d
 
     signal.signal(signal.SIGTERM, asked)
     settings = settings_of(data_dir, ingest, publish, checkpoint_every_s)
+
+    def fault(point: str) -> None:
+        if point == "taking":
+            assert gc.isenabled()
+            assert gc.get_freeze_count() > 10_000, "the collector would stop the door"
+        doom(point)
+
     with opened(settings) as outside:
         doom("bound")
-        return Life(settings, outside, wake, stop, config=CONFIG, fault=doom).run()
+        return Life(settings, outside, wake, stop, config=CONFIG, fault=fault).run()
 
 
 def client(address: str, folder: str, count: int, fate: dict[str, Any] | None = None) -> int:

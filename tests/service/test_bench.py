@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from model.action import Look
+from model.diagnostics import Diagnostics
+from model.moment import Moment
 from model.openvino_network import openvino_version
+from model.readout import BLOCK
+from model.scorer import Block, Scorer, Taken
 from service import bench_diagnostics, bench_ingest, bench_pipeline, bench_retina, bench_size
 from service.bench_cli import BENCHMARKS, module_of
 from service.bench_load import Load, Took, percentiles
 from service.bench_record import record
-from service.bench_worker import BenchWorker
+from service.bench_worker import BenchWorker, Directories
 from service.errors import BenchRefused
+from service.performance_aims import AIMS
 from service.performance_page import NOT_MEASURED, PAGE, PART, page
 from service.storage import open_reader
+from tests.service.bench import CONFIG
 
 
 def options(name: str, *words: str) -> argparse.Namespace:
@@ -114,6 +124,58 @@ def test_measures_are_timed_where_they_are_paid() -> None:
     share = price / (found["pass_ms"] / found["batch_shape"] + found["full_ms"])
     told = next(line for line in table if "with them less without" in line[1])
     assert [cell.strip() for cell in told[4:6]] == [f"{price:.2f}", f"{100 * share:.1f} %"]
+
+
+def test_what_other_threads_do_for_one_learner_falls_on_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Moment] = []
+    monkeypatch.setattr(Moment, "look", lambda moment: looked.append(moment))
+    monkeypatch.setattr(Diagnostics, "due", lambda diagnostics, stream: True)
+    released = threading.Event()
+    take = Scorer.take
+
+    def taken(scorer: Scorer, block: Block) -> Taken:
+        released.wait(5.0)
+        return take(scorer, block)
+
+    monkeypatch.setattr(Scorer, "take", taken)
+    watched = bench_diagnostics._Watched(CONFIG, 1)
+    random = np.random.default_rng(0)
+    seen = [(random.standard_normal(CONFIG.features).astype(np.float32), Look((0.5, 0.5))) for _ in range(BLOCK + 2)]
+    watched.go(seen)
+    assert watched._diagnostics.busy
+    threading.Timer(0.05, released.set).start()
+    watched.settle()
+    assert released.is_set()
+    assert not watched._diagnostics.busy
+    assert len(looked) == len(seen)
+
+
+def test_too_few_fixations_for_the_measures_are_refused_before_any() -> None:
+    with pytest.raises(BenchRefused, match=f"at least {bench_diagnostics.LEAST}"):
+        bench_diagnostics.run(options("diagnostics", "--fixations", str(bench_diagnostics.LEAST - 1)))
+
+
+def test_every_try_of_the_highest_rate_meets_a_checkpoint() -> None:
+    class AskedError(Exception):
+        pass
+
+    class Asking(Directories):
+        @contextmanager
+        def worker(self, *words: str, http: bool = False) -> Iterator[BenchWorker]:
+            raise AskedError(*words)
+            yield
+
+    with pytest.raises(AskedError) as asked:
+        bench_pipeline._highest(Asking(Path()), lambda what: None)
+    words = asked.value.args
+    assert 0.0 < float(words[words.index("--checkpoint-every") + 1]) <= bench_pipeline.PROBE_S
+
+
+def test_the_aim_about_going_back_is_held_against_both_ways_of_it() -> None:
+    aims = {aim.what for aim in AIMS}
+    for units in ("512", "1,024", "2,048"):
+        for how in ("as stored", "anew"):
+            assert f"100 steps back, {how}, n = {units}: times the dense step, compiled" in aims
 
 
 def pipeline_found() -> dict[str, object]:

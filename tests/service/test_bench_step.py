@@ -130,6 +130,22 @@ def test_the_rivals_alone_take_subnormal_numbers_for_zero() -> None:
     assert found[0] == found[2] > 0.0 == found[1]
 
 
+def test_a_rival_that_takes_long_is_timed_warm_as_the_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Timed] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def measured(timed: list[Timed], **how: object) -> None:
+        asked[:] = timed
+        raise EnoughError
+
+    monkeypatch.setattr(bench_step, "choose_threads", measured)
+    with pytest.raises(EnoughError):
+        rjepa.main(["bench", "step", *SMALL, "--n", "16", "--gates", "two-point"])
+    assert {each.name for each in asked if each.warm_s > 0.0} == {"copy", "step", "stored", "anew", "rtrl"}
+
+
 def test_numbers_that_can_t_be_kept_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     words = ["bench", "step", *SMALL, "--n", "16", "--gates", "two-point", "--without-rivals"]

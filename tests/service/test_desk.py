@@ -139,3 +139,18 @@ def test_patches_that_get_no_moment_are_given_up_and_the_next_call_is_not(
         wait_until(lambda: desk._patches, 10.0, "the call")
         desk.close()
         assert future.result(10.0)["code"] == "stopping"
+
+
+def test_nobody_is_told_that_a_checkpoint_is_taken_next_time_whose_turn_may_have_come(tmp_path: Path) -> None:
+    with (
+        a_desk(tmp_path, cast(Learner, None), cast(Features, None)) as (desk, client, _),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for name, told in (("checkpoint", "before or next time, see GET /v1/checkpoints"), ("pause", "next time")):
+            future = pool.submit(client.ask, {"op": "command", "name": name}, 30.0)
+            wait_until(lambda: desk._waiting, 10.0, "the command")
+            desk.close()
+            answer = future.result(10.0)
+            assert (answer["status"], answer["code"]) == (503, "stopping")
+            assert answer["detail"].endswith(told)
+            desk._stopping = False

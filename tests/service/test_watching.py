@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from model import warned
+from model.diagnostics import MOST_STREAMS, Diagnostics
 from model.moment import Moment
 from model.noted import Noted
 from model.twin import Twin, TwinStep
-from service import alarms
+from service import alarms, learning
 from service.manifests import DIAGNOSTICS
+from tests.helpers import wait_until
 from tests.service.bench import CONFIG, Bench, life, same_bits
 from tests.service.test_recovery import story
 
@@ -233,3 +236,33 @@ def test_old_checkpoints_keep_the_learner_alone(tmp_path: Path) -> None:
             bench.loop._checkpoint_id = 0
         kept = [bench.checkpoints.diagnostics(manifest.id) is not None for manifest in bench.checkpoints.list()]
         assert kept == [False, True, True, True], "the first of the hour is thinned, three are the newest"
+
+
+def test_looks_of_streams_that_began_together_hold_up_neither_fixations_nor_a_checkpoint_that_can_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def held(moment: Moment) -> dict[str, Any]:
+        released.wait(5.0)
+        return look(moment)
+
+    look = Moment.look
+    monkeypatch.setattr(Moment, "look", held)
+    monkeypatch.setattr(Diagnostics, "due", lambda diagnostics, stream: True)
+    monkeypatch.setattr(learning, "PATIENCE_S", 0.0)
+    with life(tmp_path, watched=True) as bench:
+        for number in range(MOST_STREAMS):
+            bench.offer(f"s{number}", 1)
+        entry = bench.command("checkpoint")
+        while bench.loop._turn():
+            continue
+        assert len(bench.records()) == MOST_STREAMS
+        assert not any(pending.made.done() for pending in bench.watching._pending), "none was waited for"
+        bench.loop._take_wanted()
+        assert [wanted.entry for wanted in bench.loop._wanted] == [entry]
+        released.set()
+        wait_until(lambda: not bench.watching.looking, 30.0, "the looks")
+        bench.loop._take_wanted()
+        wait_until(lambda: entry in bench.results, 30.0, "the checkpoint")
+        assert len(bench.journal.looks()) == MOST_STREAMS
