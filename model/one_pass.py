@@ -34,9 +34,9 @@ from model.parameters import GROUPS, Parameters
 from model.rfp import Propagation, Sensitivities
 from model.rgc import Partials, Weights
 
-_TILE = 32768
-"""Numbers of one weight in a tile of rows, for each thread of the CPU: so many that torch uses them all, and so few
-that the seven things a step needs of each stay in the second cache."""
+_TILE = 262144
+"""Numbers of one weight in a tile of rows on the CPU: so many that asking torch for an operation is little beside doing
+it, and few enough that what twenty of them read and write again is near."""
 
 
 class Segment(NamedTuple):
@@ -235,7 +235,7 @@ class Tiles:
     def __init__(self, segments: list[Segment], flat: Tensor, optimiser: Optimiser) -> None:
         self._segments, self._flat, self._optimiser, self._moments = segments, flat, optimiser, optimiser.state
         widest = max(part.width for part in segments)
-        tile = max(_TILE * torch.get_num_threads(), widest)
+        tile = max(_TILE, widest)
         self._scratch = flat.new_empty(2, tile if flat.device.type == "cpu" else 0)
         self._widest = widest
 

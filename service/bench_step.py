@@ -2,8 +2,8 @@
 
 The same learner each time (the bounded circuit, a linear predictor by Adam, no gaze; features and embedding as the
 options say), with gates that are not zero. What is timed is ``Learner.observe`` without the trivial predictors and the
-rank; the default learner has them. A circuit's contenders take turns, each with one thread of torch or with all,
-whichever it is faster with:
+rank; the default learner has them. A circuit's contenders take turns, the step with one thread of torch, as in a
+worker, the others with one or with all, whichever they are faster with:
 
     copy        a plain copy of half as many bytes as a step reads and writes (a copy does both)
     step        recurrent forward propagation
@@ -71,7 +71,6 @@ TIMES = (
     Column("step / copy", "to_copy", 2),
     Column("MB touched", "floor_mb", 1),
     Column("the first, ms", "first_ms", 2),
-    Column("threads", "threads", 0),
 )
 RIVALS = (
     Column("step, ms", "step_ms", 2),
@@ -233,16 +232,16 @@ def _measure(gates: str, n: int, arguments: argparse.Namespace, told: Callable[[
     learner = Learner(config, seed=0, device=device, measured=False)
     timed = [
         _copy(learner, device),
-        Timed("step", _observing(learner, features, device), warm_s=_WARM_S, least_s=_LEAST_S),
+        Timed("step", _observing(learner, features), warm_s=_WARM_S, least_s=_LEAST_S, threads=1),
     ]
     rivals: dict[str, Rival] = {}
     if not arguments.without_rivals:
         rivals = _rivals(config.model_copy(update={"dense_step": "torch"}), device)
         for name, rival in rivals.items():
-            going = _without_subnormals(_observing(rival, features, device, each=_per_run(name)))
+            going = _without_subnormals(_observing(rival, features, each=_per_run(name)))
             warm_s = _ONE_S if _per_run(name) == 1 else 0.0  # of a hundred in a row the first is no matter
             timed.append(Timed(name, going, _per_run(name), warm_s=warm_s, least_s=_LEAST_S))
-    choose_threads(timed, most_s=_TRIED_S, device=device)
+    choose_threads([each for each in timed if each.name != "step"], most_s=_TRIED_S, device=device)
     side_by_side(timed, repeats=arguments.repeats, most_s=arguments.seconds, device=device, told=told)
     by_name = {each.name: each for each in timed}
     row = _row(gates, n, learner, by_name)
@@ -281,14 +280,14 @@ def _rivals(config: ModelConfig, device: str) -> dict[str, Rival]:
     return {name: Rival(config, make, seed=0, device=device, measured=False) for name, make in makers.items()}
 
 
-def _observing(learner: Learner, features: int, device: str, each: int = 1) -> Callable[[], None]:
+def _observing(learner: Learner, features: int, each: int = 1) -> Callable[[], None]:
     """``each`` fixations of one stream, with gates that are not zero and so many steps behind it as BPTT goes back."""
     random = torch.Generator().manual_seed(0)
     for name, weight in learner.network.weights.items():
         if name.startswith("W_"):
             spread = 0.1 / math.sqrt(weight.shape[-1] if weight.dim() > 1 else 1)
             weight.copy_(torch.randn(weight.shape, generator=random) * spread)
-    drawn = cycle(torch.randn(_DRAWN, features, generator=random).to(device))
+    drawn = cycle(torch.randn(_DRAWN, features, generator=random))
     if isinstance(learner, Rival):
         learner.set_learning(False)
         for _ in range(learner.credit.reach):
@@ -319,7 +318,6 @@ def _row(gates: str, n: int, learner: Learner, timed: dict[str, Timed]) -> dict[
         "copy_ms": copy.median_s * 1e3,
         "to_copy": step.median_s / copy.median_s,
         "first_ms": step.first_s * 1e3,
-        "threads": step.threads or torch.get_num_threads(),
         "floor_mb": floor_bytes(learner) / 1e6,
         "touched": [part._asdict() for part in touched(learner)],
         "state_mb": state_bytes(learner) / 1e6,
@@ -349,7 +347,7 @@ def _default(arguments: argparse.Namespace, told: Callable[[], object]) -> dict[
     """The default learner with everything: gaze, place memory, least squares, every trivial predictor and the rank."""
     learner = Learner(ModelConfig.preset(), seed=0, device=arguments.device)
     random = torch.Generator().manual_seed(0)
-    drawn = cycle(torch.randn(_DRAWN, learner.config.features, generator=random).to(arguments.device))
+    drawn = cycle(torch.randn(_DRAWN, learner.config.features, generator=random))
     places = torch.rand(_DRAWN - 1, 2, generator=random).tolist()
     looks = cycle([Look((x, y)) for x, y in places])
 
@@ -358,8 +356,10 @@ def _default(arguments: argparse.Namespace, told: Callable[[], object]) -> dict[
 
     for _ in range(2 * REACH):
         go()
-    timed = {"copy": _copy(learner, arguments.device), "step": Timed("step", go, warm_s=_WARM_S, least_s=_LEAST_S)}
-    both = [*timed.values()]
-    choose_threads(both, most_s=_TRIED_S, device=arguments.device)
-    side_by_side(both, repeats=arguments.repeats, most_s=arguments.seconds, device=arguments.device, told=told)
+    copy = _copy(learner, arguments.device)
+    timed = {"copy": copy, "step": Timed("step", go, warm_s=_WARM_S, least_s=_LEAST_S, threads=1)}
+    choose_threads([copy], most_s=_TRIED_S, device=arguments.device)
+    side_by_side(
+        [*timed.values()], repeats=arguments.repeats, most_s=arguments.seconds, device=arguments.device, told=told
+    )
     return _row(DEFAULT, learner.config.units, learner, timed)

@@ -140,7 +140,7 @@ def test_a_rival_that_takes_long_is_timed_warm_as_the_step_is(monkeypatch: pytes
         asked[:] = timed
         raise EnoughError
 
-    monkeypatch.setattr(bench_step, "choose_threads", measured)
+    monkeypatch.setattr(bench_step, "side_by_side", measured)
     with pytest.raises(EnoughError):
         rjepa.main(["bench", "step", *SMALL, "--n", "16", "--gates", "two-point"])
     assert {each.name for each in asked if each.warm_s > 0.0} == {"copy", "step", "stored", "anew", "rtrl"}
