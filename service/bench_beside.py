@@ -57,7 +57,7 @@ def checkpoint(sides: Sides) -> list[Row]:
 
 
 def export(sides: Sides) -> list[Row]:
-    """One export of all records after the other, with their embeddings, as CSV."""
+    """One export of all of a stream's records after the other, with their embeddings, as CSV."""
     read: list[int] = []
 
     def go_on(worker: BenchWorker, stop: threading.Event) -> None:

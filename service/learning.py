@@ -213,8 +213,9 @@ class LearningLoop:
 
     def _command(self, entry: Entry, turn: Turn) -> Callable[[], None] | None:
         """Carry out a command; what is returned is to be done once the turn is durable."""
-        self._take_wanted(now=True)  # a checkpoint that was asked for before this is without what this does
         name = entry.body["name"]
+        if name != "checkpoint":  # one that was asked for before this is without what this does
+            self._take_wanted(now=True)
         finish: Callable[[], None] | None = None
         if name in CHANGING:
             self._applier.apply(entry, turn)

@@ -110,7 +110,8 @@ AIMS = (
     Aim("of those, not learned", "pipeline-ten-minutes", _load(16, lambda _, row: row["skipped"]), 0.0, form="{:.0f}"),
     Aim("learned beside one checkpoint after the other, p99: times without", "pipeline", _checkpoint, 1.5),
     Aim("durable ingest: times SQLite's own commit of as many", "ingest", _ingest, least=0.8),
-    Aim("all measures of a fixation of a full pass, % of its time", "diagnostics", _diagnostics, 20.0, form="{:.1f}"),
+    Aim("all measures on the learner's thread, of a fixation of a full pass, % of its time", "diagnostics",
+        _diagnostics, 20.0, form="{:.1f}"),
     Aim("`rjepa stream --help`, s", "start",
         lambda found: statistics.median(found["seconds"]["rjepa stream --help"]), 0.5),
 )  # fmt: skip
