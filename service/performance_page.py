@@ -1,8 +1,8 @@
 """The numbers of docs/performance.md, from docs/performance/*.json: ``python -m service.performance_page``.
 
 Between ``<!-- bench NAME -->`` and ``<!-- end -->`` stand the command, the date, the machine and the tables of
-NAME.json, as ``rjepa bench --json`` kept them, and after ``<!-- aims -->`` what they say of the aims; the rest of the
-page is written by hand.
+NAME.json, as ``rjepa bench --json`` kept them, after ``<!-- aims -->`` what they say of the aims and after
+``<!-- participants -->`` what they say of a machine's size; the rest of the page is written by hand.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 from service.bench_cli import module_of
 from service.bench_record import machine_told
 from service.performance_aims import aims
+from service.performance_sizing import participants
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 NOT_MEASURED = "Not measured."
 PART = re.compile(r"(<!-- bench ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-AIMS = re.compile(r"(<!-- aims -->\n).*?(<!-- end -->)", re.DOTALL)
+MADE = re.compile(r"(<!-- (aims|participants) -->\n).*?(<!-- end -->)", re.DOTALL)
+MAKERS = {"aims": aims, "participants": participants}
 
 
 def page(text: str, folder: Path) -> str:
@@ -30,7 +32,7 @@ def page(text: str, folder: Path) -> str:
         path = folder / f"{found[2]}.json"
         return f"{found[1]}\n{_told(path) if path.exists() else NOT_MEASURED}\n\n{found[3]}"
 
-    return AIMS.sub(lambda found: f"{found[1]}\n{aims(folder)}\n\n{found[2]}", PART.sub(fresh, text))
+    return MADE.sub(lambda found: f"{found[1]}\n{MAKERS[found[2]](folder)}\n\n{found[3]}", PART.sub(fresh, text))
 
 
 def _told(path: Path) -> str:
