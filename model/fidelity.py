@@ -156,13 +156,14 @@ def backward_of_errors(learner: Learner, kept: Kept) -> Tensor:
     """Back-propagation through time of sum_t (dE/dy_t) . U s_t, dE/dy_t as the learner had it, as one vector."""
     names, weights = credited(learner), _weights(learner)
     leaves = {name: weight.clone().requires_grad_(name in names) for name, weight in weights.items()}
+    whole = reference.written_out(learner.config, leaves)
     state, total = kept.start, kept.start.new_zeros(())
     for seen, counted, back in zip(kept.window, kept.counts, kept.backs, strict=True):
         if seen.position == 0:
             state = torch.zeros_like(kept.start)
         elif counted:
             total = total + back @ (leaves["U"] @ state.flatten())
-        state = reference.step(learner.config, leaves, state, seen.z)
+        state = reference.step(learner.config, whole, state, seen.z)
     wanted = [leaves[name] for name in names]
     found = torch.autograd.grad(total, wanted, allow_unused=True) if total.requires_grad else [None] * len(wanted)
     parts = [torch.zeros_like(leaf) if part is None else part for leaf, part in zip(wanted, found, strict=True)]

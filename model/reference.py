@@ -25,11 +25,17 @@ from model.config import ModelConfig
 from model.learner import Watched
 
 Weights = dict[str, Tensor]
+_GATES = ("W_hh", "W_cc", "W_ch", "W_hc")
 _NOT_RECURRENT = ("U", "P", "P_in", "P_out", "A")
 
 
+def written_out(config: ModelConfig, weights: Weights) -> Weights:
+    """``weights`` with the gates' as n x n matrices: once for a window, so that a graph holds each of them once."""
+    return {name: _matrix(config, weight) if name in _GATES else weight for name, weight in weights.items()}
+
+
 def step(config: ModelConfig, weights: Weights, state: Tensor, z: Tensor) -> Tensor:
-    """The next state (K x n) from ``state`` and features ``z`` (m)."""
+    """The next state (K x n) from ``state`` and features ``z`` (m); ``weights`` as they are, or :func:`written_out`."""
     x = weights["V"] @ z
     if config.cell == "time-decay":
         return (1.0 / (1.0 + torch.exp(-weights["decay"]))) * state + x
@@ -86,13 +92,14 @@ def bptt(
     and has no loss.
     """
     leaves = _leaves(weights)
+    whole = written_out(config, leaves)
     state, total = start, torch.zeros((), dtype=start.dtype)
     for index, seen in enumerate(window):
         if seen.position == 0:
             state = torch.zeros_like(start)
         elif counts is None or counts[index]:
-            total = total + sum(loss(config, leaves, state, seen))
-        state = step(config, leaves, state, seen.z)
+            total = total + sum(loss(config, whole, state, seen))
+        state = step(config, whole, state, seen.z)
     return _gradients(total, leaves)
 
 
@@ -110,10 +117,11 @@ def truncated_bptt(
             continue
         first = max(0, index - min(reach, seen.position))
         leaves = _leaves(weights)
+        whole = written_out(config, leaves)
         state = torch.zeros_like(start) if window[first].position == 0 else states[first]
         for earlier in window[first:index]:
-            state = step(config, leaves, state, earlier.z)
-        found = _gradients(sum(loss(config, leaves, state, seen), torch.zeros((), dtype=start.dtype)), leaves)
+            state = step(config, whole, state, earlier.z)
+        found = _gradients(sum(loss(config, whole, state, seen), torch.zeros((), dtype=start.dtype)), leaves)
         summed = {name: summed[name] + found[name] for name in summed}
     return summed
 
@@ -157,11 +165,11 @@ def _jacobians(
 
 
 def _matrix(config: ModelConfig, weight: Tensor) -> Tensor:
-    """n x n, whatever the connectivity."""
+    """n x n, whatever the connectivity; a matrix already stays as it is."""
+    if weight.dim() == 2:
+        return weight
     if config.gates == "two-point":
         return torch.diag(weight)
-    if config.gates == "dense":
-        return weight
     whole = weight.new_zeros(config.units, config.units)
     for index, block in enumerate(weight.unbind()):
         place = slice(index * config.block, (index + 1) * config.block)

@@ -76,9 +76,10 @@ class ThroughTime:
             return total
         z, down = self._stacked(rows, length, state, weights["U"])
         states = state.expand(len(rows), *state.shape)
+        whole = reference.written_out(config, weights)
 
         def step(state: Tensor, z: Tensor) -> Tensor:
-            return reference.step(config, weights, state, z)
+            return reference.step(config, whole, state, z)
 
         side_by_side = torch.vmap(step)
         for t in range(length):
