@@ -170,11 +170,7 @@ def _matrix(config: ModelConfig, weight: Tensor) -> Tensor:
         return weight
     if config.gates == "two-point":
         return torch.diag(weight)
-    whole = weight.new_zeros(config.units, config.units)
-    for index, block in enumerate(weight.unbind()):
-        place = slice(index * config.block, (index + 1) * config.block)
-        whole[place, place] = block
-    return whole
+    return torch.block_diag(*weight.unbind())  # type: ignore[no-untyped-call]
 
 
 def _leaves(weights: Weights) -> Weights:

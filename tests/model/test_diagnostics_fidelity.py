@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from model import fidelity
 from model.fidelity import BLOCK, STEPS, FidelityWindow, compare
+from model.learner import Learner
 from model.rfp import Propagation
 from tests.model.adversarial import ordinary
 from tests.model.diagnosed import Diagnosed, M, begun, looks, noise, small, turning
@@ -98,6 +101,28 @@ def test_an_error_in_the_credit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Propagation, "advance", wrong)
     assert driven(begun(), 250)["exactness"]["relative_error"] > 1e-3
+
+
+@pytest.mark.parametrize("gates", ["two-point", "modular", "dense"])
+@pytest.mark.parametrize("algorithm", [fidelity.backward, fidelity.backward_of_errors])
+def test_the_way_back_holds_each_weight_once_however_long(
+    algorithm: Callable[[Learner, fidelity.Kept], torch.Tensor], gates: str
+) -> None:
+    found = begun(small(gates=gates, block=2))
+    driven(found, 150)
+    learner = found.learner
+    kept = found.diagnostics.moment("a")._gradients["a"].kept("a")
+    assert kept is not None
+    square, held = learner.config.units**2, set()
+
+    def hold(saved: torch.Tensor) -> torch.Tensor:
+        if saved.numel() >= square:
+            held.add(saved.untyped_storage().data_ptr())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda saved: saved):
+        algorithm(learner, kept)
+    assert 4 <= len(held) <= 4 + len(learner.network.weights)
 
 
 def test_nothing_is_told_before_there_is_a_gradient() -> None:
