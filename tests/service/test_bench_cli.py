@@ -151,4 +151,6 @@ def test_a_command_that_fails_has_no_time() -> None:
 
 def test_memory_is_told_for_as_many_streams() -> None:
     row = {"units": 128, "gates": "dense", "shared": 10_000_000, "stream": 2_000_000}
-    assert "| 10.00 | 2.000 | 42 | 74 |" in bench_size.told({"rows": [row]}, markdown=True)
+    assert "| 10.00 | 2.000 | 42 | 74 | - | - | - | - |" in bench_size.told({"rows": [row]}, markdown=True)
+    row |= {"watched_shared": 30_000_000, "watched_stream": 1_000_000}  # at most sixteen streams have windows
+    assert "| 42 | 74 | 30.0 | 1.00 | 88 | 120 |" in bench_size.told({"rows": [row]}, markdown=True)
