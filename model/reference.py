@@ -170,7 +170,8 @@ def _matrix(config: ModelConfig, weight: Tensor) -> Tensor:
         return weight
     if config.gates == "two-point":
         return torch.diag(weight)
-    return torch.block_diag(*weight.unbind())  # type: ignore[no-untyped-call]
+    whole: Tensor = torch.block_diag(*weight.unbind())  # type: ignore[no-untyped-call]
+    return whole
 
 
 def _leaves(weights: Weights) -> Weights:
