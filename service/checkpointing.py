@@ -15,6 +15,9 @@ from service.alarms import Alarms
 from service.checkpoints import HOURS_KEPT, Checkpoints, Manifest, Place
 from service.errors import ServiceError, StorageFailed
 
+MOST_WAITING = 1
+"""Checkpoints that wait to be written at most: each is a copy of all the learner and its diagnostics hold."""
+
 Done = Callable[[Manifest | StorageFailed], None]
 
 log = logging.getLogger("rjepa.checkpoints")
@@ -55,7 +58,7 @@ class CheckpointWriter(threading.Thread):
         self._needed = needed
         self._tell = tell
         self._untold: list[dict[str, Any]] = []
-        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(MOST_WAITING)
         self.last: str | None = None
         """The id of the newest checkpoint written or loaded."""
 
@@ -72,7 +75,7 @@ class CheckpointWriter(threading.Thread):
         *,
         diagnostics: Snapshot | None = None,
     ) -> None:
-        """Write it soon; ``done`` is called in this thread with what came of it."""
+        """Write it soon; ``done`` is called in this thread with what came of it. Waits where one waits already."""
         self._jobs.put(_Job(snapshot, place, done, diagnostics))
 
     def write_and_wait(
@@ -92,14 +95,20 @@ class CheckpointWriter(threading.Thread):
     def run(self) -> None:
         """Write until :meth:`stop`."""
         stand_back()
-        while (job := self._jobs.get()) is not None:
-            try:
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        """Write what comes next, and hold nothing of it when that is done; False at the end."""
+        job = self._jobs.get()
+        try:
+            if job is not None:
                 job.done(self._write(job))
-            except Exception:  # the thread's boundary: the next checkpoint must be written all the same
-                log.exception("a checkpoint's end could not be told")
-            finally:
-                self._jobs.task_done()
-        self._jobs.task_done()
+        except Exception:  # the thread's boundary: the next checkpoint must be written all the same
+            log.exception("a checkpoint's end could not be told")
+        finally:
+            self._jobs.task_done()
+        return job is not None
 
     def _write(self, job: _Job) -> Manifest | StorageFailed:
         try:
