@@ -79,6 +79,7 @@ def _known_with(learner: Learner, stream: str) -> int:
 
 def _watched(learner: Learner) -> dict[str, int]:
     """Bytes of diagnostics beside ``learner``, which has seen both streams: what they share, and those of each."""
+    gc.collect()
     without = _held()
     diagnostics = Diagnostics(learner, seed=0)
     sizes = []
@@ -103,7 +104,6 @@ def _feed(learner: Learner, stream: str, after: Callable[[str, Outcome], None] |
 
 def _held() -> int:
     """Bytes of all tensors there are, in the process."""
-    gc.collect()
     tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
