@@ -22,7 +22,12 @@ _FREE = 0.5
 
 
 def participants(folder: Path) -> str:
-    """The table, of the files in ``folder``. Raises OSError, ValueError or LookupError."""
+    """The table, of the files in ``folder``; without both of them, that there are none.
+
+    Raises ValueError or LookupError: they are damaged.
+    """
+    if not all((folder / f"{name}.json").exists() for name in ("pipeline", "step")):
+        return "Nothing to reckon with."
     rate_hz = json.loads((folder / "pipeline.json").read_text())["rate"]["highest_hz"]
     steps = json.loads((folder / "step.json").read_text())
     default_ms = steps["default"]["step_ms"]

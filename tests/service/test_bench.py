@@ -26,6 +26,7 @@ from service.bench_worker import BenchWorker, Directories
 from service.errors import BenchRefused
 from service.performance_aims import AIMS
 from service.performance_page import NOT_MEASURED, PAGE, PART, page
+from service.performance_sizing import participants
 from service.storage import open_reader
 from tests.service.bench import CONFIG
 
@@ -200,6 +201,17 @@ def test_the_pipeline_tells_every_part_it_measured() -> None:
         assert word in told, word
 
 
+def test_participants_are_reckoned_from_the_rate_and_what_a_step_takes_longer(tmp_path: Path) -> None:
+    rows = [{"gates": "two-point", "n": 512, "step_ms": 0.5}, {"gates": "dense", "n": 512, "step_ms": 11.0}]
+    steps = {"rows": rows, "default": {"n": 128, "step_ms": 1.0}}
+    (tmp_path / "step.json").write_text(json.dumps(steps))
+    (tmp_path / "pipeline.json").write_text(json.dumps({"rate": {"highest_hz": 100.0}}))
+    told = participants(tmp_path)
+    assert "| two-point, as it comes | 128 | 1.00 | 100 | 12 |" in told
+    assert "| dense | 512 | 11.00 | 50 | 6 |" in told
+    assert "0.50" not in told, "what takes less is given no more"
+
+
 def test_the_page_is_as_the_numbers_have_it() -> None:
     text = PAGE.read_text()
     assert page(text, PAGE.with_suffix("")) == text, "make docs"
@@ -210,6 +222,7 @@ def test_the_page_tells_every_benchmark_and_says_what_was_not_measured(tmp_path:
     assert set(BENCHMARKS) <= named
     untold = page(PAGE.read_text(), tmp_path)
     assert untold.count(NOT_MEASURED) == len(PART.findall(untold))
+    assert "Nothing to reckon with." in untold
     kept = {"bench": "size", **record("size", "rjepa bench size", {"rows": []})}
     (tmp_path / "size.json").write_text(json.dumps(kept))
     assert "`rjepa bench size`" in page(PAGE.read_text(), tmp_path)
