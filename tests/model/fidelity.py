@@ -241,7 +241,7 @@ def _wrong_recurrence(config: ModelConfig, calls: Any) -> set[str]:
     (before, a, drives), after = calls.calls["advance"]
     if _off(after.values, torch.einsum("bkl,blf->bkf", a, before.values) + drives):
         off.add("advance")
-    (advanced, _), (kept, _) = calls.calls["cut"]
+    (advanced, _, _), (kept, _) = calls.calls["cut"]
     if _off(kept.values, advanced.values):
         off.add("cut")
     (sensitivities, back, _), found = calls.calls["gradient"]
