@@ -38,6 +38,7 @@ MAX_SEQ = 2**53 - 1
 """The largest integer every JSON reader keeps exactly."""
 
 _ID = re.compile(ID_PATTERN)
+_LOOK = struct.Struct("<4d")
 
 
 class ErrorCode(str, Enum):
@@ -317,7 +318,9 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
 
 def digest(onset: float, duration: float, gaze: Gaze, patch: bytes) -> bytes:
     """What makes two fixations the same: 32 bytes over onset, duration, gaze and the bytes of frame 3."""
-    return hashlib.sha256(struct.pack("<4d", onset, duration, gaze.x, gaze.y) + patch).digest()
+    found = hashlib.sha256(_LOOK.pack(onset, duration, gaze.x, gaze.y))
+    found.update(patch)
+    return found.digest()
 
 
 def _fixation(body: bytes) -> FixationMessage | None:

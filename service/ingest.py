@@ -138,25 +138,25 @@ class Ingest(threading.Thread):
 
     def _receive(self) -> tuple[bytes, str | None, list[bytes]]:
         """A message's sender, its key, its frames; of a message with too many frames the first, and one too many."""
-        copy = self._access.curve is None
-        parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
-        user = user_id(parts[0]) if isinstance(parts[0], zmq.Frame) else None
-        while self._socket.get(zmq.RCVMORE):
-            part = self._socket.recv(copy=copy)
-            if len(parts) <= wire.MAX_FRAMES + 1:
-                parts.append(part)
-        identity, *frames = [part if isinstance(part, bytes) else part.bytes for part in parts]
+        # As frames, which know whether more come: asking the socket costs more than the frame does.
+        part = self._socket.recv(zmq.NOBLOCK, copy=False)
+        user = None if self._access.curve is None else user_id(part)
+        identity, frames = part.bytes, list[bytes]()
+        while part.more:
+            part = self._socket.recv(copy=False)
+            if len(frames) <= wire.MAX_FRAMES:
+                frames.append(part.bytes)
         return identity, user, frames
 
     def _take(self, identity: bytes, user: str | None, frames: list[bytes]) -> None:
         message, patch = wire.decode(frames, wire.FROM_CLIENT)
-        assert isinstance(message, Hello | FixationMessage)
         if not self._access.may_write(user, message.stream):
             raise WireError(ErrorCode.UNAUTHORIZED, f"this key may not write stream {message.stream}", message.stream)
         if isinstance(message, Hello):
             self._commit()
             self._hello(identity, message)
         else:
+            assert isinstance(message, FixationMessage)
             assert patch is not None
             self._fixation(identity, message, patch)
 
@@ -200,13 +200,13 @@ class Ingest(threading.Thread):
             raise WireError(error.wire_code, str(error), stream) from error
 
     def _fixation(self, identity: bytes, message: FixationMessage, patch: bytes) -> None:
-        self._admission.check_owner(identity, message.stream, message.seq)
+        stream = self._admission.check_owner(identity, message.stream, message.seq)
         try:
             check_patch(message.patch, patch)
         except WireError as error:
             raise WireError(error.code, error.detail, message.stream, message.seq) from None
         digest = wire.digest(message.onset, message.duration, message.gaze, patch)
-        outcome = self._admission.fixation(identity, message, digest, time.monotonic())
+        outcome = self._admission.judge(stream, message, digest, time.monotonic())
         if isinstance(outcome, Answer):
             if outcome.message is not None:
                 self._send(identity, outcome.message)
@@ -281,12 +281,12 @@ class Ingest(threading.Thread):
 
 def _admitted(message: FixationMessage, digest: bytes, patch: bytes) -> Admitted:
     return Admitted(
-        stream=message.stream,
-        seq=message.seq,
-        time_s=time.time(),
-        body=message.model_dump_json(exclude_none=True),
-        digest=digest,
-        patch=patch,
+        message.stream,
+        message.seq,
+        time.time(),
+        message.model_dump_json(exclude_none=True),
+        digest,
+        patch,
         padded=bool(message.patch.padded),
         frame_deg_assumed=message.frame_deg is None,
     )
