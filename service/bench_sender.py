@@ -2,8 +2,8 @@
 from the first byte to the last ack.
 
 A process of its own, and no more of one than it must be, so that it takes little from the one that is measured: a
-client over plain TCP, as docs/wire.md has one byte by byte, whose fixations lie ready as they go over the wire. It reads
-every ack.
+client over plain TCP, as docs/wire.md has one byte by byte, whose fixations lie ready as they go over the wire. It
+reads every ack.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ from service.patches import check_patch
 
 DRAIN = 512
 """Messages of one turn, hence at most so many fixations in one commit."""
+DRAIN_BYTES = 16 << 20
+"""Of the patches of one turn, after which it ends: they are held in memory until they are committed."""
 RECEIVE_QUEUE = 128
 """Messages ZeroMQ holds for one connection before the network pushes back."""
 SEND_QUEUE = 2048
@@ -81,6 +83,7 @@ class Ingest(threading.Thread):
         self._mail: Mailbox[list[wire.Learned]] = Mailbox()
         self._stopping = threading.Event()
         self._batch: list[Admitted] = []
+        self._batch_bytes = 0
         self._senders: dict[tuple[bytes, str], int] = {}
         self._news: dict[tuple[bytes, str], None] = {}
         self._probe_at_s = 0.0
@@ -122,6 +125,8 @@ class Ingest(threading.Thread):
 
     def _turn(self) -> None:
         for _ in range(DRAIN):
+            if self._batch_bytes >= DRAIN_BYTES:
+                break
             try:
                 identity, user, frames = self._receive()
             except zmq.Again:
@@ -213,6 +218,7 @@ class Ingest(threading.Thread):
             return
         if isinstance(outcome, Accept):
             self._batch.append(_admitted(message, digest, patch))
+            self._batch_bytes += len(patch)
         self._senders.setdefault((identity, message.stream), message.seq)
 
     def _hear(self) -> None:
@@ -236,6 +242,7 @@ class Ingest(threading.Thread):
         senders, self._senders = self._senders, {}
         news, self._news = self._news, {}
         batch, self._batch = self._batch, []
+        self._batch_bytes = 0
         if batch:
             try:
                 self._journal.append(batch)

@@ -107,6 +107,27 @@ def test_the_log_is_copied_by_no_commit_and_begun_again(tmp_path: Path, copied_b
     assert in_the_file(path, tmp_path) == held
 
 
+def test_a_batch_is_in_no_log_until_it_commits_and_the_log_is_copied_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "rjepa.db"
+    found: list[tuple[int, int]] = []
+    held = 0
+
+    def all_is_written(what: str) -> None:
+        if what == "fixations":
+            wait_until(lambda: in_the_file(path, tmp_path) == held, 10.0, "what was before to be copied")
+            found.append((held, log_pages(path)))
+
+    with closing(Journal(path, before_commit=all_is_written)) as journal:
+        journal.claim("s", 1, 0.0)
+        for count in (PAGES, 600, PAGES):  # 600: more than twice of what SQLite holds in memory by itself
+            held = append(journal, count)
+        (nothing, empty), (some, before), (most, after) = found
+        assert (nothing, some, most) == (0, PAGES, PAGES + 600)
+        assert empty < PAGES < before < 4 * PAGES, "the second was not in the log yet"
+        assert after > 2 * 600
+        assert journal._database.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
 def test_a_log_nobody_copies_is_copied_by_a_commit_at_its_bound(
     tmp_path: Path, copied_by: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
