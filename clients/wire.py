@@ -284,6 +284,8 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
     the code the contract names: too_large before anything is parsed, then bad_version, bad_message,
     bad_stream. The patch's bytes are not decoded here.
     """
+    if (kinds is None or "fixation" in kinds) and (fixation := _fixation(frames)) is not None:
+        return fixation, frames[3]
     largest = max(map(len, frames), default=0)
     if largest > MAX_FRAME_BYTES:
         raise WireError(ErrorCode.TOO_LARGE, f"a frame of {largest} bytes; at most {MAX_FRAME_BYTES} are taken")
@@ -298,8 +300,6 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
     model = KINDS.get(kind)
     if model is None or (kinds is not None and kind not in kinds):
         raise WireError(ErrorCode.BAD_MESSAGE, f"unknown kind {kind[:40]!r}")
-    if model is FixationMessage and len(frames) == 4 and (fixation := _fixation(frames[2])) is not None:
-        return fixation, frames[3]
     body = _parse(frames[2])
     stream, seq = _told(body)
     wanted = 4 if model is FixationMessage else 3
@@ -323,10 +323,14 @@ def digest(onset: float, duration: float, gaze: Gaze, patch: bytes) -> bytes:
     return found.digest()
 
 
-def _fixation(body: bytes) -> FixationMessage | None:
+def _fixation(frames: list[bytes]) -> FixationMessage | None:
     """A fixation that is as it should be, the short way; None where the long way has to say what it is."""
+    if len(frames) != 4 or frames[1] != b"fixation" or frames[0] != VERSION:
+        return None
+    if len(frames[2]) > MAX_FRAME_BYTES or len(frames[3]) > MAX_FRAME_BYTES:
+        return None
     try:
-        message = FixationMessage.model_validate_json(body)
+        message = FixationMessage.model_validate_json(frames[2])
     except ValidationError:
         return None
     return message if _ID.fullmatch(message.stream) else None
