@@ -53,7 +53,7 @@ def pieces(snapshot: Snapshot) -> Iterator[memoryview]:
     told += b" " * (-len(told) % 8)
     yield from _cut(memoryview(len(told).to_bytes(8, "little") + told))
     for name in names:
-        yield from _cut(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()))
+        yield from _cut(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
 
 
 def write(snapshot: Snapshot, path: Path) -> None:

@@ -155,13 +155,13 @@ class Ingest(threading.Thread):
 
     def _take(self, identity: bytes, user: str | None, frames: list[bytes]) -> None:
         message, patch = wire.decode(frames, wire.FROM_CLIENT)
+        assert isinstance(message, Hello | FixationMessage)
         if not self._access.may_write(user, message.stream):
             raise WireError(ErrorCode.UNAUTHORIZED, f"this key may not write stream {message.stream}", message.stream)
         if isinstance(message, Hello):
             self._commit()
             self._hello(identity, message)
         else:
-            assert isinstance(message, FixationMessage)
             assert patch is not None
             self._fixation(identity, message, patch)
 

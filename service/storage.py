@@ -87,7 +87,7 @@ class Database:
                 connection = self.connection
                 if not in_memory:
                     log.enter_context(self._log_lock)
-                connection.execute(f"PRAGMA cache_spill={not in_memory:d}")
+                connection.execute(f"PRAGMA cache_spill={'OFF' if in_memory else 'ON'}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection

@@ -4,10 +4,10 @@ A commit writes its pages to the log and waits for the disk; that is all it does
 copies to the file, between two commits. SQLite would have the commit that fills the log do it on its way.
 
 It copies with the log's lock in its hand: nobody writes to the log meanwhile. A transaction that is under way then
-holds what it has changed in memory (:meth:`service.storage.Database.write`). SQLite before 3.51.3 can lose pages where
-a log is begun anew, by the first who writes to it once it is copied, at the very moment at which another connection
-sets about copying it; and a sync of the log that failed for the copier can have covered nothing that a commit has yet
-to be told of.
+holds what it has changed in memory (:meth:`service.storage.Database.write`); where it began before all was copied, a
+later one begins the log anew. SQLite before 3.51.3 can lose pages where a log is begun anew, by the first who writes to
+it once it is copied, at the very moment at which another connection sets about copying it; and a sync of the log that
+failed for the copier can have covered nothing that a commit has yet to be told of.
 """
 
 from __future__ import annotations
