@@ -38,6 +38,7 @@ MAX_SEQ = 2**53 - 1
 """The largest integer every JSON reader keeps exactly."""
 
 _ID = re.compile(ID_PATTERN)
+_LOOK = struct.Struct("<4d")
 
 
 class ErrorCode(str, Enum):
@@ -283,6 +284,8 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
     the code the contract names: too_large before anything is parsed, then bad_version, bad_message,
     bad_stream. The patch's bytes are not decoded here.
     """
+    if (kinds is None or "fixation" in kinds) and (fixation := _fixation(frames)) is not None:
+        return fixation, frames[3]
     largest = max(map(len, frames), default=0)
     if largest > MAX_FRAME_BYTES:
         raise WireError(ErrorCode.TOO_LARGE, f"a frame of {largest} bytes; at most {MAX_FRAME_BYTES} are taken")
@@ -297,8 +300,6 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
     model = KINDS.get(kind)
     if model is None or (kinds is not None and kind not in kinds):
         raise WireError(ErrorCode.BAD_MESSAGE, f"unknown kind {kind[:40]!r}")
-    if model is FixationMessage and len(frames) == 4 and (fixation := _fixation(frames[2])) is not None:
-        return fixation, frames[3]
     body = _parse(frames[2])
     stream, seq = _told(body)
     wanted = 4 if model is FixationMessage else 3
@@ -317,13 +318,19 @@ def decode(frames: list[bytes], kinds: frozenset[str] | None = None) -> tuple[Me
 
 def digest(onset: float, duration: float, gaze: Gaze, patch: bytes) -> bytes:
     """What makes two fixations the same: 32 bytes over onset, duration, gaze and the bytes of frame 3."""
-    return hashlib.sha256(struct.pack("<4d", onset, duration, gaze.x, gaze.y) + patch).digest()
+    found = hashlib.sha256(_LOOK.pack(onset, duration, gaze.x, gaze.y))
+    found.update(patch)
+    return found.digest()
 
 
-def _fixation(body: bytes) -> FixationMessage | None:
+def _fixation(frames: list[bytes]) -> FixationMessage | None:
     """A fixation that is as it should be, the short way; None where the long way has to say what it is."""
+    if len(frames) != 4 or frames[1] != b"fixation" or frames[0] != VERSION:
+        return None
+    if len(frames[2]) > MAX_FRAME_BYTES or len(frames[3]) > MAX_FRAME_BYTES:
+        return None
     try:
-        message = FixationMessage.model_validate_json(body)
+        message = FixationMessage.model_validate_json(frames[2])
     except ValidationError:
         return None
     return message if _ID.fullmatch(message.stream) else None

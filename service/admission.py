@@ -41,6 +41,9 @@ class Accept:
     """The fixation is the next of its stream; to be journalled."""
 
 
+_ACCEPT = Accept()
+
+
 @dataclass(frozen=True)
 class Duplicate:
     """The fixation is held already; to be acked again (once what is pending of its stream is durable)."""
@@ -145,14 +148,19 @@ class Admission:
         self, connection: bytes, message: FixationMessage, digest: bytes, now_s: float
     ) -> Accept | Duplicate | Answer:
         """What to do with a fixation; ``now_s`` is any clock that does not step back. Raises :class:`WireError`."""
-        stream = self.check_owner(connection, message.stream, message.seq)
+        return self.judge(self.check_owner(connection, message.stream, message.seq), message, digest, now_s)
+
+    def judge(
+        self, stream: _Stream, message: FixationMessage, digest: bytes, now_s: float
+    ) -> Accept | Duplicate | Answer:
+        """What to do with a fixation of which :meth:`check_owner` has given the stream."""
         if message.seq == stream.next_seq:
             if not stream.pending:
                 self._moved.append(stream)
             stream.pending[message.seq] = digest
             stream.next_seq += 1
             stream.hole = None
-            return Accept()
+            return _ACCEPT
         if message.seq > stream.next_seq:
             return self._hole(message.stream, stream, now_s)
         held = stream.pending.get(message.seq) or self._held(message.stream, message.seq)

@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from service.journal import Admitted
 
 AT_ONCE = 32
-"""Fixations of one statement: AUTOINCREMENT reads and writes its own table once for each statement."""
+"""Fixations of one statement: AUTOINCREMENT reads and writes its own table once for each statement, and after each of
+them this thread asks for the interpreter again."""
 _FIXATIONS = [
     "INSERT INTO journal (id, time, kind, stream, seq, body, digest) VALUES "
     + ", ".join(["(?, ?, 'fixation', ?, ?, ?, ?)"] * count)
     for count in range(AT_ONCE + 1)
 ]
 """By how many there are."""
+_PATCHES = ["INSERT INTO patches (id, bytes) VALUES " + ", ".join(["(?, ?)"] * count) for count in range(AT_ONCE + 1)]
+"""Likewise."""
+_HELD = "UPDATE held SET count = count + ?, bytes = bytes + ? WHERE what = 'patches'"
 _LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
 """The highest id there ever was: AUTOINCREMENT keeps it, whoever chose the id."""
 _MOVE = (
@@ -38,7 +42,10 @@ def append_fixations(connection: sqlite3.Connection, batch: Sequence[Admitted]) 
         connection.execute(
             _FIXATIONS[len(some)], [v for n, f in some for v in (n, f.time_s, f.stream, f.seq, f.body, f.digest)]
         )
-    connection.executemany("INSERT INTO patches (id, bytes) VALUES (?, ?)", ((n, f.patch) for n, f in numbered))
+    for first in range(0, len(batch), AT_ONCE):
+        some = numbered[first : first + AT_ONCE]
+        connection.execute(_PATCHES[len(some)], [v for n, f in some for v in (n, f.patch)])
+    connection.execute(_HELD, (len(batch), sum(len(f.patch) for f in batch)))
 
 
 def _move_cursors(connection: sqlite3.Connection, batch: Sequence[Admitted]) -> None:

@@ -20,10 +20,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
 
 from model import snapshot as snapshots
 from model.errors import ModelError
@@ -49,6 +48,8 @@ HOURS_KEPT = 168
 """Of so many hours in which checkpoints were written, the first of each stays."""
 NEW_MANIFEST = f".new-{MANIFEST}"
 """A manifest that is to take the place of a checkpoint's."""
+PIECE_BYTES = 1 << 20
+"""Of a file that goes to the disk at once."""
 ASIDE = ".beyond-"
 """Before the name of a folder that was set aside."""
 
@@ -266,15 +267,12 @@ class Checkpoints(Folder):
     ) -> Manifest:
         learner = part / LEARNER
         self._fault("write")
-        snapshots.write(snapshot, learner)
-        if diagnostics is not None:
-            snapshots.write(diagnostics, part / DIAGNOSTICS)
-        self._fault("sync")
-        size_bytes, sha256 = _settled(learner)
+        size_bytes, sha256 = _write(snapshot, learner)
         beside = None
         if diagnostics is not None:
-            size, digest = _settled(part / DIAGNOSTICS)
+            size, digest = _write(diagnostics, part / DIAGNOSTICS)
             beside = Part(size_bytes=size, sha256=digest)
+        self._fault("sync")
         manifest = Manifest(
             id=name,
             created=place.created,
@@ -310,15 +308,27 @@ class Checkpoints(Folder):
 def _tell(manifest: Manifest, path: Path) -> None:
     """Write a manifest with its own sha256; the file's content is durable, its name is not yet."""
     body = manifest.model_dump(mode="json")
-    path.write_text(json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1))
-    _sync_file(path)
+    with path.open("w") as file:
+        file.write(json.dumps(body | {"manifest_sha256": digest_of(body)}, indent=1))
+        _sync(file)
 
 
-def _settled(path: Path) -> tuple[int, str]:
-    """Make a file durable; its size and its sha256."""
-    _sync_file(path)
-    with path.open("rb") as file:
-        return path.stat().st_size, _sha256(file)
+def _write(snapshot: Snapshot, path: Path) -> tuple[int, str]:
+    """Write a file and make its content durable; its size and its sha256.
+
+    It goes to the disk a piece at a time: a commit of the journal meanwhile waits for one piece and not for the file.
+    """
+    size, waiting, digest = 0, 0, hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in snapshots.pieces(snapshot):
+            file.write(piece)
+            digest.update(piece)
+            size, waiting = size + len(piece), waiting + len(piece)
+            if waiting >= PIECE_BYTES:
+                _sync(file)
+                waiting = 0
+        _sync(file)
+    return size, digest.hexdigest()
 
 
 def _sha256(file: BinaryIO) -> str:
@@ -328,17 +338,16 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower()
-        if full:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"no room for a checkpoint in {folder}; make room, it is tried again") from error
         raise StorageFailed(f"a checkpoint could not be written to {folder}: {first_line(error)}") from error

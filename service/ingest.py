@@ -28,6 +28,8 @@ from service.patches import check_patch
 
 DRAIN = 512
 """Messages of one turn, hence at most so many fixations in one commit."""
+DRAIN_BYTES = 16 << 20
+"""Of the patches of one turn, after which it ends: they are held in memory until they are committed."""
 RECEIVE_QUEUE = 128
 """Messages ZeroMQ holds for one connection before the network pushes back."""
 SEND_QUEUE = 2048
@@ -81,6 +83,7 @@ class Ingest(threading.Thread):
         self._mail: Mailbox[list[wire.Learned]] = Mailbox()
         self._stopping = threading.Event()
         self._batch: list[Admitted] = []
+        self._batch_bytes = 0
         self._senders: dict[tuple[bytes, str], int] = {}
         self._news: dict[tuple[bytes, str], None] = {}
         self._probe_at_s = 0.0
@@ -122,6 +125,8 @@ class Ingest(threading.Thread):
 
     def _turn(self) -> None:
         for _ in range(DRAIN):
+            if self._batch_bytes >= DRAIN_BYTES:
+                break
             try:
                 identity, user, frames = self._receive()
             except zmq.Again:
@@ -138,14 +143,14 @@ class Ingest(threading.Thread):
 
     def _receive(self) -> tuple[bytes, str | None, list[bytes]]:
         """A message's sender, its key, its frames; of a message with too many frames the first, and one too many."""
-        copy = self._access.curve is None
-        parts = [self._socket.recv(zmq.NOBLOCK, copy=copy)]
-        user = user_id(parts[0]) if isinstance(parts[0], zmq.Frame) else None
-        while self._socket.get(zmq.RCVMORE):
-            part = self._socket.recv(copy=copy)
-            if len(parts) <= wire.MAX_FRAMES + 1:
-                parts.append(part)
-        identity, *frames = [part if isinstance(part, bytes) else part.bytes for part in parts]
+        # As frames, which know whether more come: asking the socket costs more than the frame does.
+        part = self._socket.recv(zmq.NOBLOCK, copy=False)
+        user = None if self._access.curve is None else user_id(part)
+        identity, frames = part.bytes, list[bytes]()
+        while part.more:
+            part = self._socket.recv(copy=False)
+            if len(frames) <= wire.MAX_FRAMES:
+                frames.append(part.bytes)
         return identity, user, frames
 
     def _take(self, identity: bytes, user: str | None, frames: list[bytes]) -> None:
@@ -200,19 +205,20 @@ class Ingest(threading.Thread):
             raise WireError(error.wire_code, str(error), stream) from error
 
     def _fixation(self, identity: bytes, message: FixationMessage, patch: bytes) -> None:
-        self._admission.check_owner(identity, message.stream, message.seq)
+        stream = self._admission.check_owner(identity, message.stream, message.seq)
         try:
             check_patch(message.patch, patch)
         except WireError as error:
             raise WireError(error.code, error.detail, message.stream, message.seq) from None
         digest = wire.digest(message.onset, message.duration, message.gaze, patch)
-        outcome = self._admission.fixation(identity, message, digest, time.monotonic())
+        outcome = self._admission.judge(stream, message, digest, time.monotonic())
         if isinstance(outcome, Answer):
             if outcome.message is not None:
                 self._send(identity, outcome.message)
             return
         if isinstance(outcome, Accept):
             self._batch.append(_admitted(message, digest, patch))
+            self._batch_bytes += len(patch)
         self._senders.setdefault((identity, message.stream), message.seq)
 
     def _hear(self) -> None:
@@ -236,6 +242,7 @@ class Ingest(threading.Thread):
         senders, self._senders = self._senders, {}
         news, self._news = self._news, {}
         batch, self._batch = self._batch, []
+        self._batch_bytes = 0
         if batch:
             try:
                 self._journal.append(batch)
@@ -281,12 +288,12 @@ class Ingest(threading.Thread):
 
 def _admitted(message: FixationMessage, digest: bytes, patch: bytes) -> Admitted:
     return Admitted(
-        stream=message.stream,
-        seq=message.seq,
-        time_s=time.time(),
-        body=message.model_dump_json(exclude_none=True),
-        digest=digest,
-        patch=patch,
+        message.stream,
+        message.seq,
+        time.time(),
+        message.model_dump_json(exclude_none=True),
+        digest,
+        patch,
         padded=bool(message.patch.padded),
         frame_deg_assumed=message.frame_deg is None,
     )

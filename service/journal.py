@@ -132,7 +132,7 @@ class Journal:
 
     def append(self, batch: Sequence[Admitted]) -> None:
         """Append fixations, each the next of its stream, and move the streams' cursors."""
-        with self._database.write("fixations") as connection:
+        with self._database.write("fixations", in_memory=True) as connection:
             append_fixations(connection, batch)
 
     def claim(

@@ -8,8 +8,8 @@ HTTP interface reads, in short transactions by id.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = ("1", "2", "3")
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = ("1", "2", "3", "4")
 """What may be read without being opened by a worker first, which brings it to :data:`SCHEMA_VERSION`."""
 
 TRIVIAL_ERRORS = (
@@ -26,13 +26,15 @@ TRIVIAL_ERRORS = (
 
 HELD = (
     "CREATE TABLE held (what TEXT PRIMARY KEY, count INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TRIGGER patch_came AFTER INSERT ON patches BEGIN"
-    " UPDATE held SET count = count + 1, bytes = bytes + length(new.bytes) WHERE what = 'patches'; END",
     "CREATE TRIGGER patch_went AFTER DELETE ON patches BEGIN"
     " UPDATE held SET count = count - 1, bytes = bytes - length(old.bytes) WHERE what = 'patches'; END",
     "INSERT INTO held SELECT 'patches', count(*), coalesce(sum(length(bytes)), 0) FROM patches",
 )
-"""How many patches are held and how large they are together, kept by the database itself."""
+"""How many patches are held and how large they are together: service/appending.py counts them in, a batch at once, the
+database itself counts them out."""
+
+COUNTED_BY_ONE = ("DROP TRIGGER IF EXISTS patch_came",)
+"""Up to version 3 the database counted them in too, one by one."""
 
 EVENTS = (
     "CREATE TABLE checkpoints (id INTEGER PRIMARY KEY AUTOINCREMENT, checkpoint TEXT NOT NULL, body TEXT NOT NULL)",
@@ -49,7 +51,7 @@ EVENTS = (
 """What happened, in the order it was written, kept by the database itself: ``ref`` is the id of the record, of the
 alarm, or of the line in ``checkpoints``, which has each as HTTP told it when it was new, for ever."""
 
-MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD, "2": EVENTS}
+MIGRATIONS: dict[str, tuple[str, ...]] = {"1": HELD, "2": EVENTS, "3": COUNTED_BY_ONE}
 """From a version to the next: the statements, done in one transaction with the version's new number."""
 
 STANDING = "standing/"

@@ -1,7 +1,8 @@
 """The database file itself: connections, transactions, and what to call it when the disk says no.
 
 WAL and ``synchronous=FULL``: a commit that returned is on the disk. Every thread has its own connection;
-one lock for the whole process lets one transaction write at a time, so a writer never waits inside SQLite.
+one lock for the whole process lets one transaction write at a time, so a writer never waits inside SQLite, and another
+one keeps apart who writes to SQLite's log and who copies it to the file.
 
 After a sync that failed nobody knows what is on the disk: the system may take what it could not write for written, and
 let a later sync of it succeed. Nothing is asked again here, all is written again: a transaction that is tried again
@@ -18,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from service.errors import DatabaseDamaged, DirectoryRefused, StorageFailed, StorageFull
@@ -49,6 +50,7 @@ class Database:
         self.path = path
         self._before_commit = before_commit
         self._lock = threading.Lock()
+        self._log_lock = threading.Lock()
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._closed = False
@@ -73,19 +75,26 @@ class Database:
         return found
 
     @contextmanager
-    def write(self, what: str) -> Iterator[sqlite3.Connection]:
+    def write(self, what: str, *, in_memory: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction, durable when the block was left; nothing of it is there if it raised.
 
-        Raises :class:`StorageFull` or :class:`StorageFailed`, with SQLite's error as the cause.
+        One ``in_memory`` writes to the log when it commits and not before, so that the log can be copied to the file
+        until then; whatever it changes is held in memory. Raises :class:`StorageFull` or :class:`StorageFailed`, with
+        SQLite's error as the cause.
         """
-        with self._lock:
+        with self._lock, ExitStack() as log:
             try:
                 connection = self.connection
+                if not in_memory:
+                    log.enter_context(self._log_lock)
+                connection.execute(f"PRAGMA cache_spill={'OFF' if in_memory else 'ON'}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
                     if self._before_commit is not None:
                         self._before_commit(what)
+                    if in_memory:
+                        log.enter_context(self._log_lock)
                     connection.execute("COMMIT")
                 except BaseException:
                     if connection.in_transaction:
@@ -134,7 +143,7 @@ class Database:
                 raise DirectoryRefused(f"{self.path} is a database of something else; choose another data directory")
             else:
                 self._check_version(connection)
-            self._copier = Copier(self.path, self._lock, _connect)
+            self._copier = Copier(self.path, self._log_lock, _connect)
         except (sqlite3.Error, OSError) as error:
             raise DirectoryRefused(
                 f"{self.path} can't be opened: {error}; restore it from a backup or name another data directory"

@@ -1,11 +1,13 @@
 """The write-ahead log of the database: how far it goes, and who brings what it holds into the file.
 
 A commit writes its pages to the log and waits for the disk; that is all it does. What the log holds a thread of its own
-copies to the file, between two transactions. SQLite would have the commit that fills the log do it on its way.
+copies to the file, between two commits. SQLite would have the commit that fills the log do it on its way.
 
-It copies with the process's one lock in its hand: no transaction is under way meanwhile. SQLite before 3.51.3 can lose
-pages where a log is begun anew at the very moment at which another connection sets about copying it; and a sync of the
-log that failed for the copier can have covered nothing that a commit has yet to be told of.
+It copies with the log's lock in its hand: nobody writes to the log meanwhile. A transaction that is under way then
+holds what it has changed in memory (:meth:`service.storage.Database.write`); where it began before all was copied, a
+later one begins the log anew. SQLite before 3.51.3 can lose pages where a log is begun anew, by the first who writes to
+it once it is copied, at the very moment at which another connection sets about copying it; and a sync of the log that
+failed for the copier can have covered nothing that a commit has yet to be told of.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ class WriteAheadLog:
 class Copier:
     """Copies the log to the file whenever it has grown by enough, in a thread of its own.
 
-    ``lock`` keeps transactions apart, ``connect`` opens a connection for the thread. A copy that fails is told once and
-    tried again after the next commit: nothing is lost by it, the log has it all.
+    ``lock`` is held by whoever writes to the log, ``connect`` opens a connection for the thread. A copy that fails is
+    told once and tried again after the next commit: nothing is lost by it, the log has it all.
     """
 
     def __init__(self, path: Path, lock: threading.Lock, connect: Callable[[Path], sqlite3.Connection]) -> None:

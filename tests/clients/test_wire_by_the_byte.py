@@ -98,7 +98,7 @@ GOOD: dict[str, Any] = {
     ],
 )
 def test_a_fixation_read_the_short_way_is_the_one_read_the_long_way(body: str) -> None:
-    short = wire._fixation(body.encode())
+    short = wire._fixation([wire.VERSION, b"fixation", body.encode(), b""])
     long = wire.FixationMessage.model_validate(wire._parse(body.encode()))
     assert short == long
     assert repr(short) == repr(long), "with the sign of a zero"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import snapshot
 from model.errors import ModelError
 from model.learner import Learner
 from model.snapshot import Snapshot, read, write
@@ -86,9 +87,29 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "other.safetensors")
 
 
+def test_the_file_is_the_one_the_library_writes(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    tensors = {str(dtype): torch.arange(7).to(dtype) for dtype in snapshot._DTYPES}
+    tensors |= {
+        "turned": torch.randn(4, 6).t(), "empty": torch.zeros(0, 4), "one": torch.tensor(2.0),
+        "a/\u00e9\"": torch.ones(3), "large": torch.randn(3, snapshot.PIECE_BYTES // 8),
+        "taught": torch.randn(3, requires_grad=True),
+    }  # fmt: skip
+    found = Snapshot(tensors, {"steps": 1, "\u00e9": 'a"b\n', "rates": [1.5, None]})
+    write(found, tmp_path / "here")
+    told = {snapshot.FORMAT: json.dumps(found.meta, sort_keys=True)}
+    safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "there", told)
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+    pieces = [bytes(piece) for piece in snapshot.pieces(found)]
+    assert b"".join(pieces) == (tmp_path / "here").read_bytes()
+    assert max(map(len, pieces)) == snapshot.PIECE_BYTES
+    assert same(read(tmp_path / "here"), found)
+
+
 def test_the_same_learner_gives_the_same_file(tmp_path: Path) -> None:
     """Digests of checkpoints can be compared; several metadata keys would come in no settled order."""
-    snapshot = Snapshot({"a": torch.zeros(2), "b": torch.ones(1)}, {"x": 1, "steps": 2})
+    found = Snapshot({"a": torch.zeros(2), "b": torch.ones(1)}, {"x": 1, "steps": 2})
     for copy in range(20):
-        write(snapshot, tmp_path / str(copy))
+        write(found, tmp_path / str(copy))
     assert len({(tmp_path / str(copy)).read_bytes() for copy in range(20)}) == 1

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.snapshot import Snapshot
-from service.checkpoints import NEW_MANIFEST, Checkpoints, Place
+from service.checkpoints import NEW_MANIFEST, PIECE_BYTES, Checkpoints, Place
 from service.errors import RequestRefused, StorageFailed, StorageFull
 from service.manifests import LEARNER, MANIFEST, digest_of
 from tests.service.bench import life, same_bits
@@ -40,6 +43,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         *("id", "created", "label", "pinned", "size_bytes", "sha256", "timeline", "parent", "cursors")
     }
     assert checkpoints.path(name).stat().st_size == manifest.size_bytes
+
+
+def test_it_goes_to_the_disk_a_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large it is, no more than that keeps the journal's own syncs waiting."""
+    synced: dict[int, list[int]] = {}
+    sync = os.fsync
+
+    def told(handle: int) -> None:
+        sync(handle)
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode):
+            synced.setdefault(found.st_ino, [0]).append(found.st_size)
+
+    monkeypatch.setattr(os, "fsync", told)
+    checkpoints = Checkpoints(tmp_path)
+    sizes = (300_000, 1_000_000, 3, 70_000)
+    large = Snapshot({str(size): torch.arange(float(size)) for size in sizes}, {})
+    manifest = checkpoints.write(large, Place(7, 0, {}, {}), IDENTITY, "cpu")
+    places = synced[checkpoints.path(manifest.id).stat().st_ino]
+    assert places[-1] == manifest.size_bytes > 5 * PIECE_BYTES, "the whole, at the end"
+    assert max(after - before for before, after in pairwise(places)) < 2 * PIECE_BYTES
+    assert checkpoints.verified(manifest.id) == manifest
 
 
 def test_one_place_twice_gets_two_ids(tmp_path: Path) -> None:

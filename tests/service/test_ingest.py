@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import pytest
 import zmq
 
 from clients.wire import Learned, ModelOffer
+from service import ingest
 from service.access import Access, Authenticator, secure_server
 from service.alarms import Alarms
 from service.dropped import Drops
 from service.ingest import Ingest, configure
-from service.journal import Journal
+from service.journal import Admitted, Journal
 from tests.helpers import PlainClient, fixation_body, patches, wait_until
 
 PATCHES = patches(20)
@@ -378,6 +379,27 @@ def test_two_hundred_connections(door: Door) -> None:
         for client in clients:
             client.close()
     assert len(door.journal.cursors()) == 200
+
+
+def test_a_turn_ends_with_so_many_bytes(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits at the door, so much is held for one commit."""
+    monkeypatch.setattr(ingest, "DRAIN_BYTES", 2 * PATCHES[0].nbytes)
+    sent, sizes, append = threading.Event(), [], door.journal.append
+
+    def slowly(batch: Sequence[Admitted]) -> None:
+        assert sent.wait(20.0)
+        sizes.append(len(batch))
+        append(batch)
+
+    monkeypatch.setattr(door.journal, "append", slowly)
+    with door.client() as client:
+        client.hello("s")
+        for seq in range(9):
+            client.fixation("s", seq, PATCHES[seq])
+        sent.set()
+        wait_until(lambda: door.next_seq() == 9, 20.0, "all to be durable")
+    assert sum(sizes) == 9
+    assert max(sizes) == 2
 
 
 def test_random_bytes_move_nothing(door: Door) -> None:

@@ -182,6 +182,18 @@ def test_a_database_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
     Journal(path).close()
 
 
+def test_a_database_that_counted_patches_one_by_one_counts_each_once(tmp_path: Path) -> None:
+    path = tmp_path / "rjepa.db"
+    Journal(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(PATCH_CAME)
+        connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    with life(tmp_path) as bench:
+        bench.offer("a", 5)
+        assert held_patches(bench.journal._database.connection) == (5, 5 * PATCH_BYTES)
+    assert check(tmp_path).said() == []
+
+
 def test_a_migration_that_is_cut_short_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "rjepa.db"
     before = old_database(path)
@@ -209,6 +221,13 @@ def test_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(DirectoryRefused, match=f"has schema version {newer}, this program knows 1, 2"):
             open_it()
 
+
+PATCH_CAME = """
+CREATE TRIGGER patch_came AFTER INSERT ON patches BEGIN
+    UPDATE held SET count = count + 1, bytes = bytes + length(new.bytes) WHERE what = 'patches';
+END
+"""
+"""As versions 2 and 3 had it."""
 
 VERSION_1 = """
 CREATE TABLE meta (

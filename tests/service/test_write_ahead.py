@@ -73,6 +73,13 @@ def in_the_file(path: Path, folder: Path) -> int:
             alone.with_name("alone.db-wal").unlink(missing_ok=True)
 
 
+def copied(journal: Journal, folder: Path, held: int) -> None:
+    """Wait until the file has so many fixations and the copying is over: the next commit begins the log anew."""
+    wait_until(lambda: in_the_file(journal.path, folder) == held, 10.0, "the file to have it all")
+    with journal._database._log_lock:
+        return
+
+
 def log_pages(path: Path) -> int:
     return path.with_name(f"{path.name}-wal").stat().st_size // PAGE_AND_HEADER_BYTES
 
@@ -101,10 +108,31 @@ def test_the_log_is_copied_by_no_commit_and_begun_again(tmp_path: Path, copied_b
         for _ in range(12):
             before, held = len(copied_by), append(journal, 20)
             wait_until(lambda before=before: len(copied_by) > before, 10.0, "the log to be copied")
-            wait_until(lambda held=held: in_the_file(path, tmp_path) == held, 10.0, "the file to have it all")
+            copied(journal, tmp_path, held)
         assert set(copied_by) == {"log"}
         assert log_pages(path) < 4 * PAGES, "it was begun again each time"
     assert in_the_file(path, tmp_path) == held
+
+
+def test_a_batch_is_in_no_log_until_it_commits_and_the_log_is_copied_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "rjepa.db"
+    found: list[tuple[int, int]] = []
+    held = 0
+
+    def all_is_written(what: str) -> None:
+        if what == "fixations":
+            wait_until(lambda: in_the_file(path, tmp_path) == held, 10.0, "what was before to be copied")
+            found.append((held, log_pages(path)))
+
+    with closing(Journal(path, before_commit=all_is_written)) as journal:
+        journal.claim("s", 1, 0.0)
+        for count in (PAGES, 600, PAGES):  # 600: more than twice of what SQLite holds in memory by itself
+            held = append(journal, count)
+        (nothing, empty), (some, before), (most, after) = found
+        assert (nothing, some, most) == (0, PAGES, PAGES + 600)
+        assert empty < PAGES < before < 4 * PAGES, "the second was not in the log yet"
+        assert after > 2 * 600
+        assert journal._database.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_log_nobody_copies_is_copied_by_a_commit_at_its_bound(
@@ -134,7 +162,7 @@ def test_a_reader_s_open_look_holds_the_log_back_until_it_ends(tmp_path: Path, c
         assert log_pages(path) > 5 * PAGES
         reader.execute("COMMIT")
         held = append(journal, 1)
-        wait_until(lambda: in_the_file(path, tmp_path) == held, 10.0, "the file to have it all")
+        copied(journal, tmp_path, held)
         before = log_pages(path)
         for _ in range(3):
             append(journal, 20)
