@@ -96,8 +96,11 @@ class Copier:
     def _run(self) -> None:
         with ExitStack() as stack:
             connection: sqlite3.Connection | None = None
-            while self._wanted.wait() and not self._stopping:
+            while True:
+                self._wanted.wait()
                 self._wanted.clear()
+                if self._stopping:  # looked at after the event is cleared: a stop in between sets it again
+                    return
                 try:
                     connection = connection or stack.enter_context(closing(self._connect(self._path)))
                 except sqlite3.Error as error:

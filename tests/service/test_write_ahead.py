@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -182,3 +183,29 @@ def test_killed_while_it_copies_nothing_durable_is_lost(tmp_path: Path) -> None:
             for entry in journal.entries(0, 10_000):
                 assert journal.patch(entry.id) == entry.seq.to_bytes(4, "big") * (PATCH_BYTES // 4)
             assert journal._database.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_stop_that_comes_while_the_thread_wakes_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = threading.Event()
+
+    class Late(threading.Event):
+        sets = 0
+
+        def set(self) -> None:
+            super().set()
+            self.sets += 1
+
+        def clear(self) -> None:
+            stopped.wait(10.0)
+            super().clear()
+
+    monkeypatch.setattr(write_ahead, "threading", SimpleNamespace(Event=Late, Thread=threading.Thread))
+    (tmp_path / "rjepa.db-wal").touch()
+    copier = write_ahead.Copier(tmp_path / "rjepa.db", threading.Lock(), sqlite3.connect)
+    copier._wanted.set()
+    stopping = threading.Thread(target=copier.stop, daemon=True)
+    stopping.start()
+    wait_until(lambda: copier._wanted.sets == 2, 10.0, "the stop")
+    stopped.set()
+    stopping.join(10.0)
+    assert not stopping.is_alive(), "the thread cleared what told it to stop, and waits"
