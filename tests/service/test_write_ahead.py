@@ -186,7 +186,7 @@ def test_killed_while_it_copies_nothing_durable_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_stop_that_comes_while_the_thread_wakes_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = threading.Event()
+    waking, stopped = threading.Event(), threading.Event()
 
     class Late(threading.Event):
         sets = 0
@@ -196,6 +196,7 @@ def test_a_stop_that_comes_while_the_thread_wakes_is_not_lost(tmp_path: Path, mo
             self.sets += 1
 
         def clear(self) -> None:
+            waking.set()
             stopped.wait(10.0)
             super().clear()
 
@@ -203,6 +204,7 @@ def test_a_stop_that_comes_while_the_thread_wakes_is_not_lost(tmp_path: Path, mo
     (tmp_path / "rjepa.db-wal").touch()
     copier = write_ahead.Copier(tmp_path / "rjepa.db", threading.Lock(), sqlite3.connect)
     copier._wanted.set()
+    assert waking.wait(10.0)
     stopping = threading.Thread(target=copier.stop, daemon=True)
     stopping.start()
     wait_until(lambda: copier._wanted.sets == 2, 10.0, "the stop")
