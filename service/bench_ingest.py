@@ -33,7 +33,7 @@ from service.errors import BenchRefused
 from service.experiment_rows import as_markdown, as_text
 from service.journal import Journal
 
-FIXATIONS = 4000
+FIXATIONS = 20_000
 ROUNDS = 5
 
 
