@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bench_record import Found
+from service.bench_retina import CHOSEN, RIVALS
 from service.experiment_rows import as_markdown
 
 HEADING = ["aim", "at most", "at least", "measured", ""]
@@ -54,6 +55,24 @@ def _retina(patches: int) -> Callable[[Found], float]:
         return _only(row["ratio"] for row in found["rows"] if (row["threads"], row["shape"]) == (THREADS, patches))
 
     return read
+
+
+def _retina_by(engine: str) -> Callable[[Found], float]:
+    """Of one patch by ``engine``."""
+
+    def read(found: Found) -> float:
+        rows = (row["pass_ms"] for row in found["rows"] if (row["threads"], row["shape"]) == (THREADS, 1))
+        return _only(took[engine] / _best(took) for took in rows)
+
+    return read
+
+
+def _rested(engine: str) -> Callable[[Found], float]:
+    return lambda found: float(found["rested"]["pass_ms"][engine] / _best(found["rested"]["pass_ms"]))
+
+
+def _best(took: dict[str, float]) -> float:
+    return min(took[name] for name in RIVALS)
 
 
 def _load(streams: int, read: Callable[[Found, dict[str, Any]], float]) -> Callable[[Found], float]:
@@ -101,6 +120,9 @@ AIMS = (
         Aim(f"retina, {what}, two threads: times the best of onnxruntime and openvino", "retina", _retina(patches), 1.3)
         for what, patches in (("one patch", 1), ("eight", 8), ("32", 32))
     ),
+    Aim("the same, one patch by `--engine openvino`", "retina", _retina_by(CHOSEN), 1.3),
+    Aim("the same, one patch after a rest", "retina", _rested("packed"), 1.3),
+    Aim("the same, one patch after a rest by `--engine openvino`", "retina", _rested(CHOSEN), 1.3),
     Aim("one viewer, learned, p99: times a full pass of the retina", "pipeline",
         _load(1, lambda found, row: row["learned_ms"]["p99"] / found["pass_ms"]), 2.0, form="{:.1f}"),
     Aim("one viewer, durable, p99, ms", "pipeline", _load(1, lambda _, row: row["durable_ms"]["p99"]), 20.0,
