@@ -58,7 +58,7 @@ def pieces(snapshot: Snapshot) -> Iterator[memoryview]:
 
 def write(snapshot: Snapshot, path: Path) -> None:
     """Write ``snapshot`` to ``path``. Neither atomic nor synced: that is the caller's."""
-    with path.open("wb", buffering=0) as file:
+    with path.open("wb") as file:  # buffered: it writes on where the disk took less than it was given
         for piece in pieces(snapshot):
             file.write(piece)
 

@@ -107,6 +107,18 @@ def test_the_file_is_the_one_the_library_writes(tmp_path: Path) -> None:
     assert same(read(tmp_path / "here"), found)
 
 
+def test_a_file_that_can_not_grow_to_its_end_is_told(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits are of Unix")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    found = Snapshot({"a": torch.zeros(40_000)}, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(found, tmp_path / "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_the_same_learner_gives_the_same_file(tmp_path: Path) -> None:
     """Digests of checkpoints can be compared; several metadata keys would come in no settled order."""
     found = Snapshot({"a": torch.zeros(2), "b": torch.ones(1)}, {"x": 1, "steps": 2})
