@@ -120,10 +120,14 @@ class LearnDirectory:
     def _begin(self, calibration: Calibration | None, asked: dict[str, Any]) -> None:
         """What a new one needs, with ``calibration``; cut short, it is done again."""
         with closing(Journal(self._directory.database)) as journal:
+            kept = None if calibration is not None else journal.meta("identity")
             if calibration is not None:
                 calibration.save(self._directory.calibration)
                 journal.put_meta(_ASKED, json.dumps(asked))
-            journal.put_meta("identity", json.dumps(self._identity))
+            if kept is None:
+                journal.put_meta("identity", json.dumps(self._identity))
+            else:  # its checkpoints have that, word for word, whatever this program would say of the same retina
+                self._identity = json.loads(kept)
         self.checkpoints.clean({_TIMELINE})
 
     def __enter__(self) -> Self:

@@ -368,6 +368,20 @@ def test_patches_of_a_journal_are_seen_again(journal: Path, made_directory: Path
     assert JournalSource(tmp_path / "coarse").identity["precision"] == "bfloat16"
 
 
+def test_one_begun_by_an_older_program_goes_on_with_what_its_checkpoints_say(journal: Path, tmp_path: Path) -> None:
+    into = tmp_path / "into"
+    command = words(journal, into, "--epochs", 0)
+    assert learn_cli.main(command) == 0
+    with closing(Journal(into / "rjepa.db")) as made:
+        identity = json.loads(made.meta("identity") or "")
+        del identity["precision"]
+        made.put_meta("identity", json.dumps(identity))
+    assert learn_cli.main(command) == 0
+    assert learn_cli.main(words(journal, into, "--epochs", 1)) == 0
+    assert JournalSource(into).identity == identity, "a worker would refuse every checkpoint there is"
+    assert Folder(into / "checkpoints").list()[-1].identity == identity
+
+
 def test_a_checkpoint_says_how_far_it_is(journal: Path, tmp_path: Path) -> None:
     into = tmp_path / "into"
     assert learn_cli.main(words(journal, into, "--epochs", 1)) == 0
