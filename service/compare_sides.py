@@ -133,6 +133,11 @@ def _learner(word: str, over: Path, fixations: Fixations) -> Learner:
                 f"{word} saw through another retina ({key} {_digest(mine)[:12]}) than the features kept in {over} "
                 f"({_digest(kept)[:12]}): compare what each recorded over its own fixations, as arrays"
             )
+    if identity and retina and _precision(identity) != _precision(retina):
+        raise ExperimentRefused(
+            f"{word} saw in {_precision(identity)}, the features kept in {over} are of {_precision(retina)}: compare "
+            "what each recorded over its own fixations, as arrays"
+        )
     try:
         config = ModelConfig.parse(snapshot.meta["config"])
         learner = Learner(config, seed=0)
@@ -147,6 +152,11 @@ def _learner(word: str, over: Path, fixations: Fixations) -> Learner:
             "sees as they were made"
         )
     return learner
+
+
+def _precision(identity: dict[str, Any]) -> str:
+    """What was made before there was a choice is in float32."""
+    return str(identity.get("precision", "float32"))
 
 
 def _digest(told: Any) -> str:

@@ -29,6 +29,8 @@ def participants(folder: Path) -> str:
     if not all((folder / f"{name}.json").exists() for name in ("pipeline", "step")):
         return "Nothing to reckon with."
     rate_hz = json.loads((folder / "pipeline.json").read_text())["rate"]["highest_hz"]
+    if rate_hz is None:  # it kept up with none
+        return "Nothing to reckon with."
     steps = json.loads((folder / "step.json").read_text())
     default_ms = steps["default"]["step_ms"]
     lines = [_line("two-point, as it comes", steps["default"]["n"], default_ms, rate_hz)]

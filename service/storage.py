@@ -6,7 +6,8 @@ one keeps apart who writes to SQLite's log and who copies it to the file.
 
 After a sync that failed nobody knows what is on the disk: the system may take what it could not write for written, and
 let a later sync of it succeed. Nothing is asked again here, all is written again: a transaction that is tried again
-writes its pages anew over the failed ones, and so does SQLite with what it could not bring from its log to its file.
+writes its pages anew over the failed ones, and so does SQLite with what it could not bring from its log to its file,
+but for what it brought there in part, while a reader's open look held the rest back: that it brings once.
 """
 
 from __future__ import annotations

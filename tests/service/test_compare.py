@@ -215,6 +215,19 @@ def test_where_there_is_nothing_to_compare_over(source: Path, tmp_path: Path) ->
         run(tmp_path, "recorded", "recorded", "--over", str(tmp_path), "--stream", "s")
 
 
+def test_another_precision_is_refused_and_none_told_is_float32(source: Path, tmp_path: Path) -> None:
+    from service.checkpoints import Place
+
+    name, there = ids(source)[0], Checkpoints(source / "checkpoints")
+    _, snapshot = there.read(name)
+    (tmp_path / "other").mkdir()
+    elsewhere = Checkpoints(tmp_path / "other" / "checkpoints")
+    coarse = elsewhere.write(snapshot, Place(1, 0, {}, {}), {**IDENTITY, "precision": "bfloat16"}, "cpu")
+    word = str(elsewhere.folder / coarse.id)
+    with pytest.raises(ExperimentRefused, match="saw in bfloat16, the features kept in"):
+        experiment_compare.answers(asked(source, word, name))
+
+
 def test_another_retina_is_refused(source: Path, tmp_path: Path) -> None:
     name, other = ids(source)[0], tmp_path / "other"
     there = Checkpoints(source / "checkpoints")
