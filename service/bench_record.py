@@ -45,7 +45,7 @@ def machine_told(found: Found) -> str:
         gpu = f"on {has['gpu']}" if found.get("device") == "cuda" else "its GPU not used"
     threads = f"{has['threads']} thread" + ("" if has["threads"] == 1 else "s")
     return (
-        f"{found['date']}, {has['cores']} cores ({has['vectors']}), {threads} of torch {has['torch']}, "
+        f"{found['date']}, {has['cores']} core{'' if has['cores'] == 1 else 's'} ({has['vectors']}), {threads} of torch {has['torch']}, "
         f"Python {has['python']}, {has['platform']}, {gpu}"
     )
 
