@@ -43,9 +43,9 @@ def machine_told(found: Found) -> str:
     gpu = "no GPU"
     if has["gpu"]:
         gpu = f"on {has['gpu']}" if found.get("device") == "cuda" else "its GPU not used"
-    threads = f"{has['threads']} thread" + ("" if has["threads"] == 1 else "s")
+    threads, cores = (f"{has[what]} {what[:-1]}" + ("" if has[what] == 1 else "s") for what in ("threads", "cores"))
     return (
-        f"{found['date']}, {has['cores']} core{'' if has['cores'] == 1 else 's'} ({has['vectors']}), {threads} of torch {has['torch']}, "
+        f"{found['date']}, {cores} ({has['vectors']}), {threads} of torch {has['torch']}, "
         f"Python {has['python']}, {has['platform']}, {gpu}"
     )
 
