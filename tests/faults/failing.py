@@ -16,7 +16,8 @@ from tests.faults import trace
 from tests.faults.story import WAIT_S, Home
 from tests.helpers import ROOT, environment, wait_until
 
-_INJECTED = re.compile(rb"(\w+)\((?:\d+<((?:\\x[0-9a-f]{2})+)>)?.*\(INJECTED\)$", re.MULTILINE)
+_CALL = re.compile(rb"(\d+) +(?:<\.\.\. \w+ resumed>|(\w+)\((?:\d+<((?:\\x[0-9a-f]{2})+)>)?)(.*)")
+"""Its thread, and (where it begins) its name and its file."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,22 @@ class Failing:
         return self.process.wait(WAIT_S)
 
     def failures(self) -> set[tuple[str, str]]:
-        """Which calls were made to fail, on which files: (call, the file's name; a folder's for a rename: empty)."""
-        return {
-            (name.decode(), Path(trace._bytes(path).decode()).name)
-            for name, path in _INJECTED.findall(self.record.read_bytes())
-        }
+        """Which calls were made to fail, on which files: (call, the file's name; a folder's for a rename: empty).
+
+        A call that another thread's came between is told in two lines.
+        """
+        found: set[tuple[str, str]] = set()
+        begun: dict[bytes, tuple[bytes, bytes]] = {}
+        for told in map(_CALL.match, self.record.read_bytes().splitlines()):
+            if told is None:
+                continue
+            thread, name, path, rest = told.groups()
+            if name is not None:
+                begun[thread] = name, path or b""
+            if rest.endswith(b"(INJECTED)") and thread in begun:
+                call, of = begun[thread]
+                found.add((call.decode(), Path(trace._bytes(of).decode()).name))
+        return found
 
 
 @contextmanager
